@@ -1,0 +1,5 @@
+"""Where handlers run."""
+
+from .local import LocalExecutor
+
+__all__ = ["LocalExecutor"]

@@ -128,6 +128,11 @@ class Engine:
             with self._mutex:
                 self._settings = {}
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the service that is being installed; empty at other times."""
+        return self._settings
+
     def resolve(self, name: str) -> Registration:
         """The registration that runs ``name``. Raises `UnknownJobError`."""
         with self._mutex:

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from .errors import EngineError, GapError
+from .errors import EngineError, GapError, TableError
 from .records import Data, End, Log, Need, Progress, Record, Rows, Schema, StateChange, Text
 from .spec import Column
-from .table import accepted, check_row
+from .table import RowChecker
 
 __all__ = ["Encoder", "Entry", "OutputLog", "Reader"]
 
@@ -84,7 +84,7 @@ class OutputLog:
         self._readers: list[Reader] = []
         self._claimed = False
         self._columns: tuple[Column, ...] | None = None
-        self._types: tuple[frozenset[type], ...] = ()
+        self._check: RowChecker | None = None
         self._pending: list[Sequence[Any]] = []
         self._pending_size = 0
         self._pending_due = 0.0
@@ -110,34 +110,44 @@ class OutputLog:
                     return
                 raise ValueError("a job has one schema, and it was given already")
             self._append(Schema(columns=columns))
-            self._columns, self._types = columns, accepted(columns)
+            self._columns, self._check = columns, RowChecker(columns)
         self._notify()
 
     def row(self, cells: Sequence[Any]) -> None:
         """Append one row. Waits while the readers are a quota behind."""
-        columns = self._columns
-        if columns is None:
+        check = self._check
+        if check is None:
             raise ValueError("rows need a schema first")
-        size = check_row(columns, self._types, cells)
+        size = check(cells)
         with self._mutex:
             wake = self._add_row(cells, size)
-            self._wait_for_room()
+            if wake:
+                self._wait_for_room()
         if wake:
             self._notify()
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Append many rows, as `row` does."""
-        columns, types = self._columns, self._types
-        if columns is None:
+        """Append many rows, as `row` does; faster where they are a list already."""
+        if not isinstance(rows, (list, tuple)):
+            for cells in rows:
+                self.row(cells)
+            return
+        check = self._check
+        if check is None:
             raise ValueError("rows need a schema first")
-        for cells in rows:
-            size = check_row(columns, types, cells)
+        for start in range(0, len(rows), self._batch_rows):
+            batch = rows[start : start + self._batch_rows]
+            if check.many(batch) > BATCH_BYTES and len(batch) > 1:
+                for cells in batch:
+                    self.row(cells)
+                continue
             with self._mutex:
-                wake = self._add_row(cells, size)
-                if wake:
-                    self._wait_for_room()
-            if wake:
-                self._notify()
+                self._flush()
+                self._append(Rows(rows=batch))
+                self._idle_since = time.monotonic()
+                self.rows_emitted += len(batch)
+                self._wait_for_room()
+            self._notify()
 
     def append(self, record: Record) -> None:
         """Append text, data, a log line, a state or a need; rows that are pending go first."""
@@ -235,19 +245,17 @@ class OutputLog:
         """Whether the readers should be told."""
         if self._end is not None:
             raise RuntimeError("the job has ended: no rows after that")
-        now = time.monotonic()
-        if not self._pending:
+        pending = self._pending
+        begun = not pending
+        if begun:
             self._pending_due = self._idle_since + BATCH_SECONDS
-            begun = True
-        else:
-            begun = False
-        self._pending.append(cells)
+        pending.append(cells)
         self._pending_size += size
         self.rows_emitted += 1
         if (
-            len(self._pending) >= self._batch_rows
+            len(pending) >= self._batch_rows
             or self._pending_size >= BATCH_BYTES
-            or now >= self._pending_due
+            or time.monotonic() >= self._pending_due
         ):
             self._flush()
             return True
@@ -267,7 +275,10 @@ class OutputLog:
         if self._end is not None:
             raise RuntimeError("the job has ended: no output after that")
         seq = self._last + 1
-        frames = None if self._encode is None else self._encode(seq, record)
+        try:
+            frames = None if self._encode is None else self._encode(seq, record)
+        except OverflowError:
+            raise TableError("a number has over 64 bits") from None
         size = _estimate(record) if frames is None else sum(map(len, frames))
         self._entries[seq] = Entry(
             seq=seq,

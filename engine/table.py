@@ -7,7 +7,8 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import TableError
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-__all__ = ["Table", "check_row", "jsonable"]
+__all__ = ["RowChecker", "Table", "jsonable"]
 
 _INTEGERS = range(-(2**63), 2**64)  # what the wire can carry
 _NONE = type(None)
+_TEXT = {str}
+_SIZED = {str, bytes}
+_NESTED = {list, dict, tuple}
 _ACCEPTED: Mapping[ColumnType, frozenset[type]] = {
     ColumnType.STRING: frozenset({str, _NONE}),
     ColumnType.INTEGER: frozenset({int, _NONE}),
@@ -32,34 +36,76 @@ _ACCEPTED: Mapping[ColumnType, frozenset[type]] = {
 }
 
 
-def accepted(columns: Sequence[Column]) -> tuple[frozenset[type], ...]:
-    """For each column, the types that a cell may have (subclasses do not count)."""
-    return tuple(_ACCEPTED[column.type] for column in columns)
+class RowChecker:
+    """Checks rows against columns, and says about how many bytes each has.
 
+    Rows of one table mostly have the same types, so the check of a combination of types is
+    done once and its outcome kept: where the texts are, whose lengths make the size.
+    """
 
-def check_row(
-    columns: Sequence[Column], types: Sequence[frozenset[type]], cells: Sequence[Any]
-) -> int:
-    """The approximate size of a row in bytes. Raises `TableError`, naming the column."""
-    if len(cells) != len(columns):
-        raise TableError(f"a row of {len(cells)} cells for {len(columns)} columns")
-    size = 0
-    for index, cell in enumerate(cells):
-        kind = type(cell)
-        if kind not in types[index]:
-            column = columns[index]
-            raise TableError(f"column {column.name!r} takes {column.type}, not {kind.__name__}")
-        if kind is str or kind is bytes:
-            size += len(cell)
-        elif kind is int:
-            size += 8
-            if cell not in _INTEGERS:
-                raise TableError(f"column {columns[index].name!r}: {cell} has over 64 bits")
-        elif kind is list or kind is dict or kind is tuple:
-            size += len(_json_text(columns[index], cell))
-        else:
-            size += 8
-    return size
+    __slots__ = ("_columns", "_known", "_types")
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = tuple(columns)
+        self._types = tuple(_ACCEPTED[column.type] for column in self._columns)
+        self._known: dict[tuple[type, ...], tuple[int, Callable[[Any], Any] | None]] = {}
+
+    def __call__(self, cells: Sequence[Any]) -> int:
+        """The size of a row. Raises `TableError`, which names the column."""
+        known = self._known.get(tuple(map(type, cells)))
+        if known is None:
+            return self._check(cells)
+        base, texts = known
+        return base if texts is None else base + sum(map(len, texts(cells)))
+
+    def many(self, rows: Sequence[Sequence[Any]]) -> int:
+        """The size of several rows, looked at by column. Raises as for one row."""
+        size = 8 * len(rows) * len(self._columns)
+        try:
+            for types, cells in zip(self._types, zip(*rows, strict=True), strict=True):
+                kinds = set(map(type, cells))
+                if not kinds <= types or not kinds.isdisjoint(_NESTED):
+                    break
+                if kinds == _TEXT:
+                    size += sum(map(len, cells))
+                elif not kinds.isdisjoint(_SIZED):
+                    size += sum(len(cell) for cell in cells if type(cell) in _SIZED)
+            else:
+                return size
+        except ValueError:  # rows of different lengths, or of another one than the columns
+            pass
+        return sum(map(self._check, rows))
+
+    def _check(self, cells: Sequence[Any]) -> int:
+        kinds = tuple(map(type, cells))
+        if len(kinds) != len(self._columns):
+            raise TableError(f"a row of {len(kinds)} cells for {len(self._columns)} columns")
+        size = 8 * len(kinds)
+        nested = False
+        for kind, types, column, cell in zip(kinds, self._types, self._columns, cells, strict=True):
+            if kind not in types:
+                raise TableError(f"column {column.name!r} takes {column.type}, not {kind.__name__}")
+            if kind is list or kind is dict or kind is tuple:
+                nested = True
+                size += len(_json_text(column, cell))
+            elif kind is str or kind is bytes:
+                size += len(cell)
+            elif kind is int and cell not in _INTEGERS:
+                raise TableError(f"column {column.name!r}: {cell} has over 64 bits")
+        # Nested cells are looked at one by one; of the rest the types say nearly all. An integer
+        # that is too large in a later row is found when the row is encoded.
+        if not nested and len(self._known) < 64:
+            self._remember(kinds)
+        return size
+
+    def _remember(self, kinds: tuple[type, ...]) -> None:
+        places = [place for place, kind in enumerate(kinds) if kind is str or kind is bytes]
+        texts: Callable[[Any], Any] | None = None
+        if len(places) > 1:
+            texts = operator.itemgetter(*places)
+        elif places:
+            texts = operator.itemgetter(slice(places[0], places[0] + 1))
+        self._known[kinds] = (8 * len(kinds), texts)
 
 
 class Table:
@@ -79,7 +125,7 @@ class Table:
         self._index = {column.name: place for place, column in enumerate(self.columns)}
         if len(self._index) != len(self.columns):
             raise TableError("a column name stands twice")
-        self._types = accepted(self.columns)
+        self._check = RowChecker(self.columns)
         self.rows: list[tuple[Any, ...]] = []
         for row in rows:
             self.add(*row)
@@ -111,7 +157,7 @@ class Table:
             for name in named:
                 self._place(name)
             cells = tuple(named.get(column.name) for column in self.columns)
-        check_row(self.columns, self._types, cells)
+        self._check(cells)
         self.rows.append(tuple(cells))
 
     def column(self, name: str) -> list[Any]:

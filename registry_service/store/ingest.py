@@ -1,0 +1,252 @@
+"""One blob on its way in: a partial file that outlives whoever began it.
+
+A partial file holds the first bytes of one blob. It stays when a transfer is cancelled, fails or
+is killed, and the next one goes on from its end, having hashed again what is there. It goes away
+in three cases: it became the blob; its bytes are known to be wrong; the disk is full, when space
+matters more to everything else on it than a resumed transfer does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..errors import (
+    ConnectionBrokenError,
+    DigestMismatchError,
+    DiskFullError,
+    ProtocolError,
+    StoreError,
+)
+from .disk import FILE_MODE, check_space, disk_error, partial_name, try_lock, write_all
+from .layout import Layout
+from .source import BlobStream
+
+__all__ = ["Partial", "Report"]
+
+#: Called with a phase and the bytes that are done in it.
+Report = Callable[[str, int], None]
+
+_CHECKED: Final = 1024 * 1024  # what is smaller is not worth asking how full the disk is
+
+
+class Partial:
+    """The partial file of one descriptor, open and locked, and the hash of what is in it.
+
+    Belongs to one thread at a time. The lock is the file's own (flock), so it is free when its
+    process dies, and there is one file a blob at most: a process that got the lock of a file
+    that was renamed or removed meanwhile notices, and asks again.
+    """
+
+    def __init__(self, layout: Layout, descriptor: Descriptor, path: Path, fd: int) -> None:
+        self._layout = layout
+        self._digest = descriptor.digest
+        self._size = descriptor.size
+        self._path = path
+        self._fd = fd
+        self._hasher = descriptor.digest.hasher()
+        #: Bytes that are in the file and in the hash.
+        self.position = 0
+        #: Whether some of them were there before.
+        self.resumed = False
+
+    @classmethod
+    def claim(cls, layout: Layout, descriptor: Descriptor) -> Partial | None:
+        """The partial file, made where there is none; None while another has it.
+
+        Raises `InvalidDigestError` for a digest that cannot be verified, `StoreError`.
+        """
+        descriptor.digest.hasher()
+        path = layout.ingest / partial_name(descriptor.digest)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(path, flags, FILE_MODE)
+        except OSError as error:
+            raise disk_error(error, path, "open") from error
+        try:
+            if try_lock(fd, path) and _is_at(fd, path):
+                return cls(layout, descriptor, path, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    @property
+    def complete(self) -> bool:
+        return self.position == self._size
+
+    def resume(self, buffer: memoryview, cancel: Cancellation, report: Report) -> None:
+        """Take up what the file holds already. Raises `CancelledError`, `StoreError`."""
+        found = os.fstat(self._fd).st_size
+        if found > self._size:
+            self._truncate()
+        elif found:
+            self.resumed = True
+            self._rehash(found, buffer, cancel, report)
+        missing = self._size - self.position
+        if missing >= _CHECKED:
+            try:
+                check_space(self._path.parent, missing)
+            except DiskFullError:
+                self.discard()
+                raise
+
+    def fill(
+        self, stream: BlobStream, buffer: memoryview, cancel: Cancellation, report: Report
+    ) -> None:
+        """Append what ``stream`` brings, until the blob is complete.
+
+        Raises what the stream raises, `ConnectionBrokenError` for one that ends early,
+        `DigestMismatchError` for one that brings more than the descriptor says, `DiskFullError`.
+        """
+        self._skip(stream, buffer, cancel)
+        size, room = self._size, len(buffer)
+        while self.position < size:
+            cancel.check()
+            count = stream.readinto(buffer[: min(room, size - self.position)])
+            if not count:
+                raise ConnectionBrokenError(
+                    f"blob {self._digest}: the source ended after {self.position} of {size} bytes"
+                )
+            self._append(buffer[:count])
+            report("fetching", self.position)
+        if _goes_on(stream, buffer):
+            self.discard()
+            raise DigestMismatchError(
+                f"blob {self._digest}: the source has more than the {size} bytes that its "
+                "descriptor says",
+                expected=str(self._digest),
+                size=size,
+            )
+
+    def commit(self) -> None:
+        """Verify the file and make it the blob. It is closed then, whatever comes of it.
+
+        Raises `DigestMismatchError`, and nothing is kept; `StoreError`.
+        """
+        if not self._digest.matches(self._hasher):
+            actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
+            size = self.position
+            self.discard()
+            raise DigestMismatchError(
+                f"blob {self._digest}: the {size} bytes that came have the digest {actual}",
+                expected=str(self._digest),
+                actual=actual,
+                size=size,
+            )
+        target = self._layout.path(self._digest)
+        try:
+            # The name must never be there without the bytes, whatever happens to the machine.
+            os.fdatasync(self._fd)
+            try:
+                self._path.rename(target)
+            except FileNotFoundError:
+                self._layout.prepare(self._digest)
+                self._path.rename(target)
+        except OSError as error:
+            self._fail(error, "write")
+        finally:
+            self.close()
+
+    def discard(self) -> None:
+        """Remove the file and close it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        self._shut()
+
+    def close(self) -> None:
+        """Close the file and leave it there for a later transfer, unless it is empty.
+
+        A second call does nothing.
+        """
+        if self._fd >= 0 and not self.position and _is_at(self._fd, self._path):
+            self.discard()
+        self._shut()
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def _shut(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _truncate(self) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            raise disk_error(error, self._path, "empty") from error
+
+    def _rehash(self, size: int, buffer: memoryview, cancel: Cancellation, report: Report) -> None:
+        while self.position < size:
+            cancel.check()
+            try:
+                count = os.preadv(self._fd, [buffer], self.position)
+            except OSError as error:
+                raise disk_error(error, self._path, "read") from error
+            if not count:
+                break
+            count = min(count, size - self.position)
+            self._hasher.update(buffer[:count])
+            self.position += count
+            report("verifying", self.position)
+
+    def _skip(self, stream: BlobStream, buffer: memoryview, cancel: Cancellation) -> None:
+        """Read past what is here already, from a source that cannot begin after it."""
+        behind = self.position - stream.offset
+        if behind and stream.offset:
+            raise ProtocolError(
+                f"blob {self._digest}: asked for the bytes from {self.position} on, the source "
+                f"gives those from {stream.offset} on"
+            )
+        while behind:
+            cancel.check()
+            count = stream.readinto(buffer[: min(len(buffer), behind)])
+            if not count:
+                raise ConnectionBrokenError(
+                    f"blob {self._digest}: the source ended after {self.position - behind} bytes, "
+                    f"{self._size} are expected"
+                )
+            behind -= count
+
+    def _append(self, data: memoryview) -> None:
+        try:
+            write_all(self._fd, data, self.position)
+        except OSError as error:
+            self._fail(error, "write")
+        self._hasher.update(data)
+        self.position += len(data)
+
+    def _fail(self, error: OSError, doing: str) -> None:
+        failure = disk_error(error, self._path, doing, self._size - self.position)
+        if isinstance(failure, DiskFullError):
+            self.discard()
+        raise failure from error
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one that the path names now."""
+    mine = os.fstat(fd)
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mine.st_mode):
+        raise StoreError(f"{path} is not a plain file")
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _goes_on(stream: BlobStream, buffer: memoryview) -> bool:
+    """Whether there is more. A source that fails here has delivered: the digest decides."""
+    try:
+        return stream.readinto(buffer[:1]) > 0
+    except ConnectionBrokenError:
+        return False

@@ -1,0 +1,234 @@
+"""The OCI image layout: content by digest, and an index of what has a name.
+
+::
+
+    images/oci-layout            the version of the layout
+    images/index.json            descriptors; a name is the annotation of `REF_NAME`
+    images/blobs/ALGORITHM/HEX   content; a file is here only when it is whole and verified
+
+`index.json` is changed under the lock ``ingest/index.lock``, by any process that uses this
+module; other tools know nothing of the lock, so that a change of theirs at the same moment can
+be lost, but their entries are kept. Readers need no lock: the file is replaced, never changed.
+A blob's bytes are synced before it gets its place, the directories of the blobs only before a name
+is written: many small blobs cost one such sync, and a name that survives a crash leads to content
+that does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Final
+
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..errors import DigestMismatchError, DoesNotExistError, ManifestError, StoreError
+from ..manifest import OCI_INDEX
+from .disk import disk_error, file_lock, make_directory, replace_file, sweep, sync_directory
+
+__all__ = ["REF_NAME", "Layout"]
+
+#: The annotation of an entry of ``index.json`` that holds its name.
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+
+_LOCK_TIMEOUT: Final = 30.0
+
+
+class Layout:
+    """An OCI image layout in ``images``; what is being written lies in ``ingest``.
+
+    The two are made where they are missing, and must be of one file system. Thread-safe: the
+    mutex ``_mutex`` is for the threads of this process, so that one of them polls the file
+    lock and no more; it is taken before the file lock and never together with another.
+    """
+
+    def __init__(self, images: Path, ingest: Path) -> None:
+        self.images = images
+        self.ingest = ingest
+        self._blobs = images / "blobs"
+        self._index = images / "index.json"
+        self._mutex = threading.Lock()
+        for directory in (ingest, self._blobs / "sha256"):
+            make_directory(directory)
+        if images.stat().st_dev != ingest.stat().st_dev:
+            raise StoreError(f"{images} and {ingest} must be on one file system")
+        sweep(ingest)
+        self._start()
+
+    # content
+
+    def path(self, digest: Digest) -> Path:
+        """Where the content is, or would be."""
+        return self._blobs / digest.algorithm / digest.hex
+
+    def size(self, digest: Digest) -> int | None:
+        """The size in bytes of content that is here, else None."""
+        path = self.path(digest)
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise disk_error(error, path, "examine") from error
+        return found.st_size
+
+    def open(self, digest: Digest) -> BufferedReader:
+        """The content as a file. Raises `DoesNotExistError`."""
+        path = self.path(digest)
+        try:
+            return path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            raise DoesNotExistError(f"blob {digest} in the store") from None
+        except OSError as error:
+            raise disk_error(error, path, "open") from error
+
+    def read(self, digest: Digest, limit: int) -> bytes:
+        """The content, verified, of at most ``limit`` bytes.
+
+        Raises `DoesNotExistError`, `StoreError` for content that is larger, and
+        `DigestMismatchError` for content that was damaged since it was written.
+        """
+        path = self.path(digest)
+        with self.open(digest) as file:
+            try:
+                content = file.read(limit + 1)
+            except OSError as error:
+                raise disk_error(error, path, "read") from error
+        if len(content) > limit:
+            raise StoreError(f"{path} is larger than the {limit} bytes that are read at once")
+        actual = Digest.of(content, digest.algorithm)
+        if actual != digest:
+            raise DigestMismatchError(
+                f"{path} is damaged: its {len(content)} bytes have the digest {actual}; "
+                "remove it and pull again",
+                expected=str(digest),
+                actual=str(actual),
+                size=len(content),
+            )
+        return content
+
+    def put(self, digest: Digest, content: bytes) -> None:
+        """Keep ``content``, which has that digest."""
+        self.prepare(digest)
+        replace_file(self.path(digest), content, self.ingest)
+
+    def prepare(self, digest: Digest) -> None:
+        """Make the directory that the content goes to."""
+        make_directory(self.path(digest).parent)
+
+    # names
+
+    def entries(self) -> list[tuple[str, Descriptor]]:
+        """Each name and what it names, in the order of the index.
+
+        Entries of other tools that have no name, or are no descriptors, are passed over.
+        """
+        found = []
+        for entry in _manifests(self._read(), self._index):
+            name = _name(entry)
+            if name is None:
+                continue
+            try:
+                descriptor = Descriptor.from_json(entry)
+            except ManifestError:
+                continue
+            rest = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
+            found.append((name, dataclasses.replace(descriptor, annotations=rest)))
+        return found
+
+    def set_entry(self, name: str, descriptor: Descriptor) -> None:
+        """Let ``name`` name ``descriptor`` and nothing else. Durable when it returns."""
+        for directory in (self._blobs, *self._blobs.iterdir()):
+            sync_directory(directory)
+        annotations = {**descriptor.annotations, REF_NAME: name}
+        entry = dataclasses.replace(descriptor, annotations=annotations, data=None).to_json()
+
+        def change(entries: list[Any]) -> list[Any]:
+            kept, places = _without(entries, name)
+            kept.insert(places[0] if places else len(kept), entry)
+            return kept
+
+        self._change(change)
+
+    def remove_entry(self, name: str) -> bool:
+        """Let ``name`` name nothing. False when it did so before. Durable when it returns."""
+        removed = False
+
+        def change(entries: list[Any]) -> list[Any]:
+            nonlocal removed
+            kept, places = _without(entries, name)
+            removed = bool(places)
+            return kept
+
+        self._change(change)
+        return removed
+
+    # the index file
+
+    def _start(self) -> None:
+        """Make what a layout needs, once; refuse a layout of another version."""
+        marker = self.images / "oci-layout"
+        with self._mutex, file_lock(self.ingest / "index.lock", _LOCK_TIMEOUT):
+            if not marker.exists():
+                replace_file(marker, _dump({"imageLayoutVersion": "1.0.0"}), self.ingest)
+            version = _load(marker).get("imageLayoutVersion")
+            if not isinstance(version, str) or not version.startswith("1."):
+                raise StoreError(f"{marker}: an image layout of version {version!r} is not known")
+            if not self._index.exists():
+                empty = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+                replace_file(self._index, _dump(empty), self.ingest)
+                sync_directory(self.images)
+
+    def _read(self) -> dict[str, Any]:
+        return _load(self._index)
+
+    def _change(self, change: Callable[[list[Any]], list[Any]]) -> None:
+        with self._mutex, file_lock(self.ingest / "index.lock", _LOCK_TIMEOUT):
+            document = self._read()
+            before = _manifests(document, self._index)
+            after = change(list(before))
+            if after == before:
+                return
+            replace_file(self._index, _dump({**document, "manifests": after}), self.ingest)
+            sync_directory(self.images)
+
+
+def _without(entries: list[Any], name: str) -> tuple[list[Any], list[int]]:
+    """The entries that do not have ``name``, and the places of those that do."""
+    places = [place for place, entry in enumerate(entries) if _name(entry) == name]
+    return [entry for entry in entries if _name(entry) != name], places
+
+
+def _name(entry: Any) -> str | None:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _manifests(document: dict[str, Any], path: Path) -> list[Any]:
+    entries = document.get("manifests")
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise StoreError(f"{path} is damaged: 'manifests' is not a list")
+    return entries
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise disk_error(error, path, "read") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {error}") from None
+    if not isinstance(document, dict):
+        raise StoreError(f"{path} is damaged: it is not a JSON object")
+    return document
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"

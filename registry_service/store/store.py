@@ -1,0 +1,204 @@
+"""The store: content by digest, names for it, and the one way in for bytes from elsewhere."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..digest import HASHABLE, Digest
+from ..errors import CancelledError, DigestMismatchError, DoesNotExistError
+from ..manifest import MANIFEST_LIMIT
+from ..observe import LogCallback, ProgressCallback
+from ..reference import Reference
+from .layout import Layout
+from .memory import MemorySource
+from .retry import RetryPolicy
+from .source import Source
+from .transfers import Transfer, Transfers
+from .workers import Workers
+
+__all__ = ["Store"]
+
+_CLOSING: Final = 5.0  # seconds
+
+
+class Store:
+    """An OCI image layout in ``images`` that several threads and processes share.
+
+    ``ingest`` keeps what is not complete yet; it is of the same file system. At most
+    ``workers`` blobs move at a time. Both directories are made for their owner only.
+
+    Every method may be called from any thread. Each that touches the disk raises `StoreError`,
+    and `DiskFullError` where no space is left; the content of the store is whole whatever
+    fails. What is brought or put is durable once a name leads to it (`tag`).
+    """
+
+    def __init__(
+        self, images: Path, ingest: Path, *, workers: int = 4, retry: RetryPolicy | None = None
+    ) -> None:
+        self._layout = Layout(images, ingest)
+        self._transfers = Transfers(self._layout, Workers(workers), retry or RetryPolicy())
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def images(self) -> Path:
+        """The directory of the OCI layout."""
+        return self._layout.images
+
+    def close(self, timeout: float = _CLOSING) -> bool:
+        """End every transfer, with an error for its takers, and the threads that move bytes.
+
+        What was brought so far is kept for the next time. False when a source held its thread
+        for longer than ``timeout`` seconds.
+        """
+        return self._transfers.close(timeout)
+
+    # content
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the content is here; with ``size``, and has that many bytes."""
+        found = self._layout.size(digest)
+        return found is not None and size in (None, found)
+
+    def size(self, digest: Digest) -> int:
+        """Its size in bytes. Raises `DoesNotExistError`."""
+        found = self._layout.size(digest)
+        if found is None:
+            raise DoesNotExistError(f"blob {digest} in the store")
+        return found
+
+    def open(self, digest: Digest) -> BufferedReader:
+        """The content as a file to read, which the caller closes. Raises `DoesNotExistError`."""
+        return self._layout.open(digest)
+
+    def read(self, digest: Digest, limit: int = MANIFEST_LIMIT) -> bytes:
+        """The content of a manifest or a configuration, verified.
+
+        Raises `DoesNotExistError`, `StoreError` for more than ``limit`` bytes, and
+        `DigestMismatchError` for a file that was damaged.
+        """
+        return self._layout.read(digest, limit)
+
+    def put(self, raw: bytes, media_type: str, digest: Digest | None = None) -> Descriptor:
+        """Keep a manifest's bytes, and return what names them.
+
+        Raises `DigestMismatchError` when they are not what ``digest`` names.
+        """
+        actual = Digest.of(raw, digest.algorithm if digest else "sha256")
+        if digest is not None and actual != digest:
+            raise DigestMismatchError(
+                f"{len(raw)} bytes for {digest} have the digest {actual}",
+                expected=str(digest),
+                actual=str(actual),
+                size=len(raw),
+            )
+        descriptor = Descriptor(media_type=media_type, digest=actual, size=len(raw))
+        if self._layout.size(actual) != len(raw):
+            self._layout.put(actual, raw)
+        return descriptor
+
+    # transfers
+
+    def ensure(
+        self,
+        descriptor: Descriptor,
+        source: Source,
+        *,
+        cancel: Cancellation | None = None,
+        progress: ProgressCallback | None = None,
+        log: LogCallback | None = None,
+    ) -> Transfer:
+        """See to it that the content is here; return a ticket at once.
+
+        However many ask for the same content, in this process or another, it is fetched once,
+        verified while it comes, and from where an earlier transfer left off. `cancel` ends
+        this taker's part; the transfer goes on for others, and ends with its last taker.
+
+        ``progress`` is called with the digest, the phase (``fetching``, ``verifying`` for what
+        was there already) and the bytes done and in all; ``log`` with what went wrong and is
+        tried again. Both are called from other threads.
+
+        Raises `StoreError` on a closed store; whatever else fails, `Transfer.wait` raises:
+        what the source raised, `DigestMismatchError`, `DiskFullError`, `CancelledError`.
+        """
+        if self.has(descriptor.digest, descriptor.size):
+            ticket = Transfer(descriptor, source, progress, log)
+            ticket.settle("exists")
+            return ticket
+        ticket = Transfer(descriptor, _inline(descriptor) or source, progress, log)
+        if cancel is not None and cancel.cancelled:
+            ticket.leave()
+        else:
+            self._transfers.start(ticket, cancel)
+        return ticket
+
+    def settled(
+        self, tickets: Iterable[Transfer], cancel: Cancellation | None = None
+    ) -> Iterator[Transfer]:
+        """The tickets in the order in which they settle; ``wait`` tells each one's end.
+
+        Raises `CancelledError` at the cancellation, which takes all of them out.
+        """
+        waiting = list(tickets)
+        ends: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+        for ticket in waiting:
+            ticket.on_settled(ends.put)
+        cancel = cancel or Cancellation()
+        with cancel.calling(lambda: ends.put(None)):
+            for _ in waiting:
+                end = ends.get()
+                if end is None or cancel.cancelled:
+                    for ticket in waiting:
+                        ticket.leave()
+                    raise CancelledError()
+                yield end
+
+    # names
+
+    def tag(self, reference: Reference | str, descriptor: Descriptor) -> None:
+        """Let ``reference`` name ``descriptor``, and nothing else any more.
+
+        Durable, with the content that is here, when it returns. Raises `DoesNotExistError`
+        when the content is not in the store.
+        """
+        self.size(descriptor.digest)
+        self._layout.set_entry(str(reference), descriptor)
+
+    def untag(self, reference: Reference | str) -> bool:
+        """Let ``reference`` name nothing; the content stays. False if it did so before."""
+        return self._layout.remove_entry(str(reference))
+
+    def resolve(self, reference: Reference | str) -> Descriptor | None:
+        """What ``reference`` names, or None."""
+        name = str(reference)
+        return next((found for known, found in self._layout.entries() if known == name), None)
+
+    def references(self) -> list[tuple[str, Descriptor]]:
+        """Every name and what it names, in the order in which they came."""
+        return self._layout.entries()
+
+
+def _inline(descriptor: Descriptor) -> Source | None:
+    """A source of the content that the descriptor carries in itself, if it is the right one."""
+    data = descriptor.data
+    if data is None or len(data) != descriptor.size or descriptor.digest.algorithm not in HASHABLE:
+        return None
+    source = MemorySource()
+    carried = source.add(data, algorithm=descriptor.digest.algorithm)
+    return source if carried.digest == descriptor.digest else None

@@ -1,0 +1,192 @@
+"""What to send as ``Authorization``, and what to do when it is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from ..cancel import Cancellation
+from ..challenge import Challenge
+from ..credentials import AuthConfig
+from ..endpoint import Endpoint
+from ..errors import LoginRequiredError, ServerError
+from ..observe import Observer
+from ..transport import Transport
+from .cache import TokenCache, TokenKey
+from .flow import Token, TokenAnswer, TokenRequest, check_realm, token_flow
+from .scope import merge
+
+__all__ = ["Authenticator"]
+
+_ANSWER_LIMIT = 1024 * 1024
+
+
+class Authenticator:
+    """Answers the challenges of one registry with one set of credentials; thread-safe.
+
+    It begins with the challenge that the ping was answered with, so that the first request
+    has its token already. One lock guards the challenge in force; tokens are the cache's,
+    which jobs share.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        credentials: AuthConfig | None = None,
+        *,
+        cache: TokenCache | None = None,
+    ) -> None:
+        self.credentials = credentials or AuthConfig()
+        self._endpoint = endpoint
+        self._transport = transport
+        self._cache = cache or TokenCache()
+        self._lock = threading.Lock()
+        self._challenge = _choose(endpoint.challenges)
+
+    @property
+    def host(self) -> str:
+        return self._endpoint.host
+
+    def authorize(
+        self, scopes: Sequence[str], cancel: Cancellation, observer: Observer
+    ) -> str | None:
+        """The header's value for a request that needs ``scopes``, None where none is needed.
+
+        Raises `LoginRequiredError` and what the transport raises.
+        """
+        if self.credentials.registry_token:
+            return f"Bearer {self.credentials.registry_token}"
+        with self._lock:
+            challenge = self._challenge
+        if challenge is None:
+            return None
+        if challenge.scheme == "basic":
+            return self.credentials.basic or None
+        return self._bearer(challenge, scopes, cancel, observer)
+
+    def challenged(
+        self,
+        challenges: Sequence[Challenge],
+        scopes: Sequence[str],
+        rejected: str | None,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> str:
+        """The header's value after a 401 with ``challenges``, ``rejected`` having been sent.
+
+        Where the answer names none the ping's challenge counts. Raises `LoginRequiredError`
+        where there is nothing new to send.
+        """
+        if self.credentials.registry_token:
+            raise self.refused(scopes)
+        challenge = _choose(challenges)
+        with self._lock:
+            if challenge is None:
+                challenge = self._challenge
+            self._challenge = challenge
+        if challenge is None:
+            raise self._unsupported(challenges)
+        if challenge.scheme == "basic":
+            basic = self.credentials.basic
+            if not basic or basic == rejected:
+                raise self.refused(scopes)
+            return basic
+        if rejected is not None and rejected.startswith("Bearer "):
+            key = self._key(challenge, merge(scopes))
+            self._cache.forget(key, rejected.removeprefix("Bearer "))
+        return self._bearer(challenge, merge(scopes, challenge.scopes), cancel, observer)
+
+    def refused(
+        self, scopes: Sequence[str], errors: Sequence[ServerError] = ()
+    ) -> LoginRequiredError:
+        """The error for a 401 that stays."""
+        host, name = self.host, self.credentials.username
+        with self._lock:
+            bearer = self._challenge is not None and self._challenge.scheme == "bearer"
+        said = "; ".join(text for error in errors if (text := str(error)))
+        said = f" ({said})" if said else ""
+        wanted = f" for {', '.join(scopes)}" if scopes else ""
+        if self.credentials.empty:
+            text = (
+                f"{host} asks for a login{wanted}{said}: give a user name and a password, or "
+                "see that the name is right"
+            )
+        elif bearer:
+            who = f"the user {name!r}" if name else "these credentials"
+            text = f"{host} refuses {who}{wanted}{said}: there is no access, or no such thing"
+        elif name:
+            text = f"{host}: the user name {name!r} or its password was refused{said}"
+        else:
+            text = f"{host}: the credentials were refused{said}"
+        return LoginRequiredError(text, host=host, username=name)
+
+    def _unsupported(self, challenges: Sequence[Challenge]) -> LoginRequiredError:
+        asked = ", ".join(challenge.scheme for challenge in challenges)
+        return LoginRequiredError(
+            f"{self.host} refuses the request and "
+            + (
+                f"asks for {asked}, which is not supported (basic and bearer are)"
+                if asked
+                else "does not say how to authenticate"
+            ),
+            host=self.host,
+            username=self.credentials.username,
+        )
+
+    def _key(self, challenge: Challenge, scopes: tuple[str, ...]) -> TokenKey:
+        realm = check_realm(
+            challenge.realm,
+            self._endpoint.version_string(),
+            may_be_insecure=self._transport.settings.may_be_insecure,
+        )
+        return TokenKey(
+            realm=realm, service=challenge.service, credentials=self.credentials, scopes=scopes
+        )
+
+    def _bearer(
+        self,
+        challenge: Challenge,
+        scopes: Sequence[str],
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> str:
+        key = self._key(challenge, merge(scopes))
+        token = self._cache.get(key, lambda: self._fetch(key, challenge, cancel, observer), cancel)
+        return f"Bearer {token.value}"
+
+    def _fetch(
+        self, key: TokenKey, challenge: Challenge, cancel: Cancellation, observer: Observer
+    ) -> Token:
+        flow = token_flow(key.realm, challenge, key.credentials, key.scopes)
+        request = next(flow)
+        while True:
+            answer = self._send(request, cancel, observer)
+            try:
+                request = flow.send(answer)
+            except StopIteration as done:
+                token: Token = done.value
+                return token
+
+    def _send(self, request: TokenRequest, cancel: Cancellation, observer: Observer) -> TokenAnswer:
+        with self._transport.request(
+            request.method,
+            request.url,
+            headers={"Accept": "application/json", **request.headers},
+            body=request.body,
+            cancel=cancel,
+            observer=observer,
+            idempotent=True,
+        ) as response:
+            if 200 <= response.status < 300:
+                return TokenAnswer(status=200, body=response.read(_ANSWER_LIMIT))
+            return TokenAnswer(status=response.status, error=response.error())
+
+
+def _choose(challenges: Sequence[Challenge]) -> Challenge | None:
+    """The challenge to answer: bearer before basic, for it gives less away."""
+    for scheme in ("bearer", "basic"):
+        for challenge in challenges:
+            if challenge.scheme == scheme:
+                return challenge
+    return None

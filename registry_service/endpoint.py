@@ -1,0 +1,301 @@
+"""Where a registry is, and which protocol it speaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .cancel import Cancellation
+from .challenge import Challenge, parse_challenges
+from .constants import APIVersion, TimeoutType
+from .errors import (
+    InvalidReferenceError,
+    ProtocolError,
+    RegistryError,
+    RegistryHTTPError,
+    TLSError,
+    UnreachableRegistryError,
+)
+from .hosts import PUBLIC_NAMES, join_host_port, registry_host, split_host_port
+from .observe import Observer
+from .settings import RegistrySettings
+from .transport import Response, Transport
+
+__all__ = ["Endpoint", "RegistryInfo"]
+
+_PING_LIMIT = 64 * 1024
+_INDEX = "index.docker.io"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryInfo:
+    """What a ping tells: the server's version, and whether it stands without an index."""
+
+    version: str = ""
+    standalone: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A registry that answered. ``url`` is ``scheme://host[:port]/``.
+
+    ``challenges`` is what the ping was answered with: what a request will be asked for.
+    ``transport`` sends its requests; `close` closes it only if `discover` made it.
+    """
+
+    url: str
+    version: APIVersion
+    transport: Transport = dataclasses.field(repr=False, compare=False)
+    info: RegistryInfo = dataclasses.field(default_factory=RegistryInfo, compare=False)
+    challenges: tuple[Challenge, ...] = dataclasses.field(default=(), compare=False)
+    owns_transport: bool = dataclasses.field(default=False, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.version_string()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def host(self) -> str:
+        """``host[:port]``, as in a reference."""
+        return urlsplit(self.url).netloc
+
+    def version_string(self, version: APIVersion | None = None) -> str:
+        """``scheme://host/vN/``."""
+        return f"{self.url}{self.version if version is None else version}/"
+
+    def close(self) -> None:
+        if self.owns_transport:
+            self.transport.close()
+
+    def ping(
+        self, *, cancel: Cancellation | None = None, timeout: TimeoutType = TimeoutType.CONNECT
+    ) -> RegistryInfo:
+        """Ask the registry what it is. The public index is not asked.
+
+        Raises `UnreachableRegistryError`, `RegistryHTTPError`, `ProtocolError`.
+        """
+        probe = _Probe(self.transport, timeout, cancel or Cancellation())
+        return probe.ask(self.url, self.version)[0]
+
+    @classmethod
+    def discover(
+        cls,
+        hostname: str,
+        *,
+        settings: RegistrySettings | None = None,
+        transport: Transport | None = None,
+        timeout: TimeoutType = TimeoutType.CONNECT,
+        cancel: Cancellation | None = None,
+        observer: Observer | None = None,
+    ) -> Endpoint:
+        """Find the registry at ``hostname``: ``host``, ``host:port`` or a URL.
+
+        A version in the path (``/v1/``, ``/v2/``) fixes the version; else V2 is tried, then
+        V1. https is tried first, plain http only for a host that is on the loopback range or
+        configured insecure. Without a ``transport`` one is made of ``settings`` and closed
+        with the endpoint.
+
+        Raises `InvalidReferenceError`, `UnreachableRegistryError` (`TLSError`) with each
+        thing that was tried, `RegistryHTTPError`, `CancelledError`.
+        """
+        address = _Address.parse(hostname)
+        used = transport or Transport(settings)
+        try:
+            found = _discover(
+                address,
+                _Probe(used, timeout, cancel or Cancellation()),
+                observer or Observer(),
+            )
+        except BaseException:
+            if transport is None:
+                used.close()
+            raise
+        return dataclasses.replace(found, owns_transport=transport is None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Address:
+    """What a person wrote, taken apart. ``scheme`` is empty where none was given."""
+
+    scheme: str
+    host: str
+    port: int | None
+    version: APIVersion | None
+
+    @classmethod
+    def parse(cls, text: str) -> _Address:
+        stated, found, rest = text.strip().partition("://")
+        scheme = stated.lower() if found else ""
+        if not found:
+            rest = stated
+        if scheme not in ("", "http", "https"):
+            raise InvalidReferenceError(f"{text!r}: a registry speaks http or https")
+        where, _, path = rest.partition("/")
+        try:
+            version = _VERSIONS[path.strip("/").lower()]
+        except KeyError:
+            raise InvalidReferenceError(
+                f"{text!r} is no registry address: after the host comes nothing, /v1/ or /v2/"
+            ) from None
+        try:
+            host, port = split_host_port(where)
+        except ValueError as error:
+            raise InvalidReferenceError(f"{text!r} is no registry address: {error}") from None
+        return cls(scheme=scheme, host=host, port=port, version=version)
+
+
+_VERSIONS = {"": None, "v1": APIVersion.V1, "v2": APIVersion.V2}
+
+
+def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
+    host, port = address.host, address.port
+    if host in PUBLIC_NAMES:
+        host = _INDEX if address.version is APIVersion.V1 else registry_host(host)
+    where = join_host_port(host, port)
+    schemes = _schemes(address, probe.transport.settings, host, port)
+    tried: list[str] = []
+    failures: list[UnreachableRegistryError] = []
+    for scheme in schemes:
+        base = f"{scheme}://{where}/"
+        try:
+            return probe.find(base, address.version)
+        except UnreachableRegistryError as error:
+            tried.append(f"{base}: {error}")
+            failures.append(error)
+        except (RegistryHTTPError, ProtocolError) as error:
+            # Something answers there. Over https that is the last word, unless it is no
+            # registry at all and plain http is allowed.
+            if scheme == schemes[-1] and not failures:
+                raise
+            tried.append(f"{base}: {error}")
+        except RegistryError as error:
+            if error.code == "cancelled" or not error.retryable:
+                raise
+            tried.append(f"{base}: {error}")
+        observer.log("debug", tried[-1])
+    raise _unreachable(where, tried, failures)
+
+
+def _schemes(
+    address: _Address, settings: RegistrySettings, host: str, port: int | None
+) -> Sequence[str]:
+    insecure = settings.may_be_insecure(host, port)
+    if address.scheme == "http" and not insecure:
+        raise UnreachableRegistryError(
+            f"{join_host_port(host, port)}: plain http is spoken with the loopback range and "
+            "with hosts in insecure_hosts only; add it there, or use https",
+            host=join_host_port(host, port),
+        )
+    if address.scheme:
+        return (address.scheme,)
+    return ("https", "http") if insecure else ("https",)
+
+
+def _unreachable(
+    where: str, tried: Sequence[str], failures: Sequence[UnreachableRegistryError]
+) -> UnreachableRegistryError:
+    if len(tried) == 1 and failures:
+        return failures[0]
+    message = f"no registry answers at {where}; tried {'; '.join(tried)}"
+    for failure in failures:
+        if isinstance(failure, TLSError) and failure.reason != "plain-http":
+            return TLSError(message, host=where, reason=failure.reason)
+    error = UnreachableRegistryError(message, host=where, tried=tried)
+    error.retryable = any(failure.retryable for failure in failures) or not failures
+    return error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Probe:
+    transport: Transport
+    timeout: TimeoutType
+    cancel: Cancellation
+
+    def find(self, base: str, version: APIVersion | None) -> Endpoint:
+        """The endpoint at ``base``, with the version that it turns out to speak."""
+        for candidate in (APIVersion.V2, APIVersion.V1) if version is None else (version,):
+            try:
+                info, challenges = self.ask(base, candidate)
+            except ProtocolError:
+                if version is None and candidate is APIVersion.V2:
+                    continue
+                raise
+            return Endpoint(
+                url=base,
+                version=candidate,
+                transport=self.transport,
+                info=info,
+                challenges=challenges,
+            )
+        raise AssertionError("one of the versions is returned or raised")
+
+    def ask(self, base: str, version: APIVersion) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+        if version is APIVersion.V2:
+            return self._send(f"{base}v2/", _read_v2)
+        if urlsplit(base).hostname == _INDEX:
+            return RegistryInfo(standalone=False), ()
+        return self._send(f"{base}v1/_ping", _read_v1)
+
+    def _send(
+        self,
+        url: str,
+        read: Callable[[Response, bytes], tuple[RegistryInfo, tuple[Challenge, ...]]],
+    ) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+        with self.transport.request(
+            "GET", url, cancel=self.cancel, timeout=self.timeout, probe=True
+        ) as response:
+            if response.status >= 500 or response.status == 429:
+                raise response.error()
+            return read(response, response.read(_PING_LIMIT))
+
+
+def _read_v2(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+    announced = response.headers.get("Docker-Distribution-Api-Version", "")
+    challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+    if response.status in (200, 401, 403):
+        says_v2 = "registry/2." in announced.lower()
+        if says_v2 or (not announced and (challenges or _json(body) is not None)):
+            return RegistryInfo(version=announced), challenges
+    raise ProtocolError(
+        f"{response.url}: there is no V2 registry (the answer is {response.status} "
+        f"{response.reason})"
+    )
+
+
+def _read_v1(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+    document = _json(body)
+    announced = response.headers.get("X-Docker-Registry-Version")
+    if response.status != 200 or (document is None and announced is None):
+        raise ProtocolError(
+            f"{response.url}: there is no V1 registry (the answer is {response.status} "
+            f"{response.reason})"
+        )
+    version, standalone = announced or "", True
+    if isinstance(document, dict):
+        version = version or str(document.get("version") or "")
+        standalone = bool(document.get("standalone", True))
+    stated = response.headers.get("X-Docker-Registry-Standalone")
+    if stated is not None:
+        standalone = stated.strip().lower() in ("true", "1")
+    return RegistryInfo(version=version, standalone=standalone), ()
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,89 @@
+"""Hosts and origins: what a host in a reference or a URL says about itself, without a look-up."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+__all__ = [
+    "PUBLIC_NAMES",
+    "PUBLIC_REGISTRY",
+    "is_loopback",
+    "is_private_literal",
+    "join_host_port",
+    "origin",
+    "registry_host",
+    "split_host_port",
+]
+
+PUBLIC_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+PUBLIC_REGISTRY = "registry-1.docker.io"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """``host``, ``host:port``, ``[v6]`` or ``[v6]:port``; the host comes without brackets.
+
+    Raises ValueError.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r}: '[address]' or '[address]:port' is expected")
+        ipaddress.IPv6Address(host.partition("%")[0])
+        port = rest[1:] if rest else None
+    else:
+        host, colon, after = text.partition(":")
+        port = after if colon else None
+    if not host or any(c in host for c in "/@?# \t\r\n"):
+        raise ValueError(f"{text!r} is no host")
+    if port is None:
+        return host.lower(), None
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
+    return host.lower(), int(port)
+
+
+def join_host_port(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an http or https URL. Raises ValueError."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("not an http or https URL")
+    return scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[scheme]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` (no port, no brackets) names this machine by its form alone."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    address = _literal(host)
+    return address is not None and address.is_loopback
+
+
+def is_private_literal(host: str) -> bool:
+    """Whether ``host`` is an address that means something on this side of a router only."""
+    if is_loopback(host):
+        return True
+    address = _literal(host)
+    return address is not None and not address.is_global
+
+
+def registry_host(host: str) -> str:
+    """The host that serves a registry: the public one has several names."""
+    return PUBLIC_REGISTRY if host.lower() in PUBLIC_NAMES else host
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

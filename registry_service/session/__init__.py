@@ -1,0 +1,10 @@
+"""The verbs.
+
+sender   a request to one registry, with what it asks for
+paging   lists that come in pages
+upload   blobs on their way out
+blob     blobs on their way in
+v2       `V2Client`, the V2 protocol
+search   `SearchClient`
+source   a repository as a source for the store
+"""

@@ -1,0 +1,111 @@
+"""A request to one registry: its headers, its authorization, and the answer to a challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+from ..auth import Authenticator
+from ..cancel import Cancellation
+from ..challenge import parse_challenges
+from ..endpoint import Endpoint
+from ..observe import Observer
+from ..transport import Body, Response, Transport, same_origin
+
+__all__ = ["Sender"]
+
+
+class Sender:
+    """Sends to ``endpoint`` for one caller; thread-safe.
+
+    ``headers`` are the caller's own: a map of names to lists of values. They go to the
+    registry's origin only, as the authorization does; an ``Authorization`` among them is
+    sent in place of the authenticator's.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        authenticator: Authenticator,
+        *,
+        headers: Mapping[str, Sequence[str]] | None = None,
+        cancel: Cancellation | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.transport = transport
+        self.authenticator = authenticator
+        self.cancel = cancel or Cancellation()
+        self.observer = observer or Observer()
+        self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
+        self._authorized = any(name.lower() == "authorization" for name in self._own)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        scopes: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        body: Body | bytes | None = None,
+        idempotent: bool | None = None,
+        patient: bool = False,
+        authorization: str | None = None,
+        cancel: Cancellation | None = None,
+    ) -> Response:
+        """The answer, whatever its status but 401.
+
+        ``authorization`` is what to send where no challenge is known yet. Raises
+        `LoginRequiredError` and what the transport raises.
+        """
+        cancel = cancel or self.cancel
+        own = same_origin(url, self.endpoint.url)
+        asks = own and not self._authorized
+        sent = self._merged(headers, own)
+
+        def request(value: str | None) -> Response:
+            return self.transport.request(
+                method,
+                url,
+                headers=sent if value is None else {**sent, "Authorization": value},
+                body=body,
+                cancel=cancel,
+                observer=self.observer,
+                idempotent=idempotent,
+                patient=patient,
+            )
+
+        first = authorization
+        if asks:
+            first = self.authenticator.authorize(scopes, cancel, self.observer) or first
+        response = request(first if own else None)
+        if response.status != 401:
+            return response
+        if not asks or not same_origin(response.url, self.endpoint.url):
+            raise self.authenticator.refused(scopes, response.errors())
+        challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+        response.errors()
+        second = self.authenticator.challenged(challenges, scopes, first, cancel, self.observer)
+        response = request(second)
+        if response.status == 401:
+            raise self.authenticator.refused(scopes, response.errors())
+        return response
+
+    def at_home(self, url: str) -> str:
+        """``url``, which the registry named, with its own scheme if it is its own host.
+
+        A server behind a proxy that ends TLS may take itself for one of plain http.
+        """
+        parts, home = urlsplit(url), urlsplit(self.endpoint.url)
+        if parts.scheme == "http" and home.scheme == "https" and parts.netloc == home.netloc:
+            return urlunsplit(("https", *parts[1:]))
+        return url
+
+    def _merged(self, headers: Mapping[str, str] | None, own: bool) -> dict[str, str]:
+        protocol = dict(headers or {})
+        if not own:
+            return protocol
+        names = {name.lower() for name in protocol}
+        extra = {name: value for name, value in self._own.items() if name.lower() not in names}
+        return {**extra, **protocol}

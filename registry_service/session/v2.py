@@ -1,0 +1,378 @@
+"""The verbs of the V2 protocol, as the OCI distribution specification 1.1 has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote, urlencode
+
+from ..auth import Authenticator
+from ..auth.scope import CATALOG, merge
+from ..auth.scope import repository as scope
+from ..cancel import Cancellation
+from ..constants import APIVersion
+from ..descriptor import Descriptor
+from ..digest import HASHABLE, Digest
+from ..endpoint import Endpoint, RegistryInfo
+from ..errors import (
+    DigestMismatchError,
+    DoesNotExistError,
+    InvalidDigestError,
+    ProtocolError,
+    RegistryError,
+    show_url,
+)
+from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
+from ..observe import Observer, ProgressCallback
+from ..transport import Readable, Response, Transport
+from .blob import RemoteBlob, range_start
+from .paging import pages
+from .sender import Sender
+from .upload import Uploads, check_digest
+
+__all__ = ["V2Client"]
+
+# Every kind, for some servers convert, and some say that there is nothing, when a client
+# names only a few.
+_ACCEPT: Final = {"Accept": ", ".join((*MANIFEST_TYPES, *SCHEMA1_TYPES))}
+_PAGE: Final = 1000  # the most that some servers take
+
+
+def _no_progress(key: str, phase: str, done: int, total: int, /) -> None:
+    return None
+
+
+class V2Client:
+    """One caller's way to one registry; thread-safe.
+
+    ``headers`` are the caller's own (a map of names to lists of values), ``cancel`` ends
+    whatever the client waits for, ``observer`` is told of tries that failed. `close` lets go
+    of uploads that were opened and not used. Repositories are given without the host.
+
+    Every method raises `LoginRequiredError`, `RegistryHTTPError`, `UnreachableRegistryError`,
+    `ConnectionBrokenError`, `ProtocolError` and `CancelledError` where there is cause.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        authenticator: Authenticator,
+        *,
+        headers: Mapping[str, Sequence[str]] | None = None,
+        cancel: Cancellation | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        if endpoint.version is not APIVersion.V2:
+            raise ProtocolError(f"{endpoint.host} speaks the V1 protocol only")
+        self.endpoint = endpoint
+        self._sender = Sender(
+            endpoint,
+            transport,
+            authenticator,
+            headers=headers,
+            cancel=cancel,
+            observer=observer,
+        )
+        self._base = endpoint.version_string(APIVersion.V2)
+        self._uploads = Uploads(self._sender, self._base)
+        self._limit = transport.settings.manifest_limit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._uploads.close()
+
+    def ping(self) -> RegistryInfo:
+        """Ask for the root, with the credentials: that it answers says that they are good."""
+        with self._sender.send("GET", self._base) as response:
+            if response.status != 200:
+                raise response.error()
+            return RegistryInfo(version=response.headers.get("Docker-Distribution-Api-Version", ""))
+
+    # manifests
+
+    def get_manifest(self, repository: str, reference: str | Digest) -> Manifest:
+        """The manifest of a tag or digest, verified against the digest, or against the one
+        that the server says a tag has.
+
+        Raises `DoesNotExistError`, `DigestMismatchError`, `ManifestError`.
+        """
+        url = self._manifest_url(repository, reference)
+        with self._sender.send(
+            "GET", url, scopes=(scope(repository, "pull"),), headers=_ACCEPT
+        ) as response:
+            if response.status == 404:
+                raise self._absent(response, f"manifest {self._name(repository, reference)}")
+            if response.status != 200:
+                raise response.error()
+            raw = response.read(self._limit)
+            return Manifest.parse(
+                raw,
+                response.headers.get("Content-Type"),
+                _digest_of(reference) or _stated_digest(response),
+            )
+
+    def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
+        """What the manifest is, without fetching it; None where there is none.
+
+        Servers that cannot tell (no HEAD, no digest or length in the answer) are asked for
+        the manifest itself.
+        """
+        url = self._manifest_url(repository, reference)
+        with self._sender.send(
+            "HEAD", url, scopes=(scope(repository, "pull"),), headers=_ACCEPT
+        ) as response:
+            if response.status == 404:
+                return None
+            # A HEAD has no body that would say why it was refused; the GET's has.
+            found = _described(response, reference) if response.status == 200 else None
+            if found is not None:
+                return found
+        try:
+            return self.get_manifest(repository, reference).descriptor
+        except DoesNotExistError:
+            return None
+
+    def put_manifest(self, repository: str, reference: str | Digest, manifest: Manifest) -> Digest:
+        """Store the manifest, byte for byte, under a tag or its digest."""
+        wanted = _digest_of(reference)
+        if wanted is not None and wanted != manifest.digest:
+            raise DigestMismatchError(
+                f"the manifest {manifest.digest} cannot be put as {wanted}",
+                expected=str(wanted),
+                actual=str(manifest.digest),
+            )
+        with self._sender.send(
+            "PUT",
+            self._manifest_url(repository, reference),
+            scopes=(scope(repository, "pull", "push"),),
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.raw,
+            idempotent=True,
+            patient=True,
+        ) as response:
+            if response.status not in (200, 201, 202, 204):
+                raise response.error()
+            check_digest(response, manifest.digest)
+        return manifest.digest
+
+    # blobs
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """The size of a blob in bytes, None where there is none."""
+        url = self._blob_url(repository, digest)
+        with self._sender.send("HEAD", url, scopes=(scope(repository, "pull"),)) as response:
+            if response.status == 404:
+                return None
+            if response.status == 200:
+                size = _number(response.headers.get("Content-Length"))
+                if size is not None:
+                    return size
+        try:
+            with self.open_blob(repository, digest) as blob:
+                if blob.length is None:
+                    raise ProtocolError(f"{show_url(url)}: the registry does not say the size")
+                return blob.length
+        except DoesNotExistError:
+            return None
+
+    def open_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        offset: int = 0,
+        *,
+        cancel: Cancellation | None = None,
+    ) -> RemoteBlob:
+        """The bytes of a blob, from ``offset`` on or from 0, as the result's own says.
+
+        They are not verified. Raises `DoesNotExistError`, and `RegistryHTTPError` with the
+        status 416 where the blob has no byte there.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._open(repository, digest, headers, cancel)
+        if response.status == 206:
+            start = range_start(response.headers.get("Content-Range"))
+            if offset and start == offset:
+                return RemoteBlob(response, offset)
+            # A part, and not the one that was asked for: then rather the whole.
+            response.close()
+            response = self._open(repository, digest, {}, cancel)
+        if response.status == 200:
+            return RemoteBlob(response, 0)
+        if response.status == 404:
+            raise self._absent(response, f"blob {self._name(repository, digest)}")
+        raise response.error()
+
+    def read_blob(self, repository: str, descriptor: Descriptor, *, limit: int) -> bytes:
+        """A small blob, verified. Raises `ProtocolError` for more than ``limit`` bytes,
+        `DigestMismatchError`, `DoesNotExistError`."""
+        if descriptor.size > limit:
+            raise ProtocolError(
+                f"{descriptor.digest} has {descriptor.size} bytes; {limit} are allowed"
+            )
+        response = self._open(repository, descriptor.digest, {}, None)
+        with response:
+            if response.status == 404:
+                raise self._absent(response, f"blob {self._name(repository, descriptor.digest)}")
+            if response.status != 200:
+                raise response.error()
+            raw = response.read(limit)
+        actual = Digest.of(raw, descriptor.digest.algorithm)
+        if actual != descriptor.digest:
+            raise DigestMismatchError(
+                f"blob {descriptor.digest}: the {len(raw)} bytes that came have the digest "
+                f"{actual}",
+                expected=str(descriptor.digest),
+                actual=str(actual),
+                size=len(raw),
+            )
+        return raw
+
+    def mount_blob(self, repository: str, digest: Digest, source: str) -> bool:
+        """Take a blob over from the repository ``source`` of the same registry.
+
+        False where the server would rather have it sent: the upload that it opened is kept
+        for the next `put_blob` of that blob.
+        """
+        query = urlencode({"mount": str(digest), "from": source})
+        scopes = merge((scope(repository, "pull", "push"),), (scope(source, "pull"),))
+        with self._uploads.start(repository, f"?{query}", scopes) as response:
+            if response.status == 201:
+                check_digest(response, digest)
+                return True
+            if response.status == 202:
+                self._uploads.keep(repository, digest, response)
+                return False
+            raise response.error()
+
+    def put_blob(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        opener: Callable[[], Readable],
+        *,
+        progress: ProgressCallback = _no_progress,
+    ) -> Digest:
+        """Send a blob as a stream. ``opener`` opens it from its start, once for each try.
+
+        ``progress`` is told the digest, ``pushing``, and the bytes sent of all. Raises
+        `DigestMismatchError` where the server got something else.
+        """
+        return self._uploads.put(repository, descriptor, opener, progress)
+
+    # lists
+
+    def tags(self, repository: str) -> Iterator[str]:
+        """The tags of a repository, page after page. Raises `DoesNotExistError`."""
+        return self._list(
+            f"{self._base}{quote(repository)}/tags/list",
+            "tags",
+            (scope(repository, "pull"),),
+            f"repository {self.endpoint.host}/{repository}",
+        )
+
+    def catalog(self) -> Iterator[str]:
+        """The repositories of the registry, page after page, where it lists them."""
+        return self._list(
+            f"{self._base}_catalog", "repositories", (CATALOG,), f"catalog of {self.endpoint.host}"
+        )
+
+    def _list(self, url: str, key: str, scopes: Sequence[str], what: str) -> Iterator[str]:
+        first = f"{url}?n={_PAGE}"
+
+        def get(page: str) -> Response:
+            response = self._sender.send("GET", page, scopes=scopes)
+            if response.status == 400 and page == first:
+                response.close()  # a server with a smaller limit; it knows best
+                response = self._sender.send("GET", url, scopes=scopes)
+            if response.status == 404:
+                raise self._absent(response, what)
+            if response.status != 200:
+                raise response.error()
+            return response
+
+        return pages(first, key, get)
+
+    # helpers
+
+    def _open(
+        self,
+        repository: str,
+        digest: Digest,
+        headers: Mapping[str, str],
+        cancel: Cancellation | None,
+    ) -> Response:
+        return self._sender.send(
+            "GET",
+            self._blob_url(repository, digest),
+            scopes=(scope(repository, "pull"),),
+            headers=headers,
+            cancel=cancel,
+        )
+
+    def _manifest_url(self, repository: str, reference: str | Digest) -> str:
+        return f"{self._base}{quote(repository)}/manifests/{quote(str(reference), safe=':')}"
+
+    def _blob_url(self, repository: str, digest: Digest) -> str:
+        return f"{self._base}{quote(repository)}/blobs/{quote(str(digest), safe=':')}"
+
+    def _name(self, repository: str, reference: str | Digest) -> str:
+        mark = "@" if _digest_of(reference) is not None else ":"
+        return f"{self.endpoint.host}/{repository}{mark}{reference}"
+
+    @staticmethod
+    def _absent(response: Response, what: str) -> RegistryError:
+        return DoesNotExistError(
+            what,
+            http_status=response.status,
+            method=response.method,
+            url=response.url,
+            errors=response.errors(),
+        )
+
+
+def _digest_of(reference: str | Digest) -> Digest | None:
+    """The digest that a reference is, None for a tag: a tag has no colon."""
+    if isinstance(reference, Digest):
+        return reference
+    return Digest.parse(reference) if ":" in reference else None
+
+
+def _stated_digest(response: Response) -> Digest | None:
+    """The digest that the server says the body has, if it is one that can be verified."""
+    try:
+        digest = Digest.parse(response.headers.get("Docker-Content-Digest", "").strip())
+    except InvalidDigestError:
+        return None
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    # Of schema 1 it is the digest without the signatures, not that of the bytes.
+    return None if digest.algorithm not in HASHABLE or kind in SCHEMA1_TYPES else digest
+
+
+def _described(response: Response, reference: str | Digest) -> Descriptor | None:
+    """The descriptor in the headers of an answer to HEAD, None if they are too few.
+
+    For a digest, it is the digest that counts, not what the server says of it.
+    """
+    size = _number(response.headers.get("Content-Length"))
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    digest = _digest_of(reference) or _stated_digest(response)
+    if digest is None or not size or kind not in MANIFEST_TYPES:
+        return None
+    return Descriptor(media_type=kind, digest=digest, size=size)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None

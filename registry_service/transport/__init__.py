@@ -1,0 +1,27 @@
+"""Requests to registries. Nothing else in the library touches the network.
+
+resolver     names to addresses, in threads that nobody waits for longer than he wants
+exchange     one request's hold on its socket, which a cancellation shuts down
+connection   the sockets under requests and urllib3
+body         what is sent, as a stream that can be opened again
+response     what comes back, as a stream
+retry        when to try again: decisions only
+client       `Transport`, which puts them together
+"""
+
+from __future__ import annotations
+
+from .body import Body, BodyError, Readable
+from .client import Transport, same_origin
+from .response import Response
+from .retry import parse_retry_after
+
+__all__ = [
+    "Body",
+    "BodyError",
+    "Readable",
+    "Response",
+    "Transport",
+    "parse_retry_after",
+    "same_origin",
+]

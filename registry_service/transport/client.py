@@ -1,0 +1,290 @@
+"""The transport: requests out, answers in, with tries, redirects, time limits and an end."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import requests
+import urllib3.exceptions
+
+from ..cancel import Cancellation
+from ..constants import TimeoutType
+from ..errors import ProtocolError, RegistryError, show_url
+from ..hosts import origin
+from ..observe import Observer
+from ..settings import RegistrySettings
+from .body import Body
+from .connection import Adapter
+from .exchange import Exchange, current_exchange
+from .resolver import Resolver
+from .response import Response, translate
+from .retry import RetryPolicy
+
+__all__ = ["Transport", "same_origin"]
+
+_REDIRECTS = 10
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
+_FOREVER = 7 * 86_400.0  # seconds; a socket wants some number
+_PRODUCT = "registry-engine/0.1"
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs have the same scheme, host and port."""
+    try:
+        return origin(one) == origin(other)
+    except ValueError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Body | None
+    connect: float
+    read: float
+    total: float | None
+
+
+class Transport:
+    """Sends requests for all the jobs of a process; thread-safe.
+
+    It keeps connections for each host and lets go of them with `close`, which also ends
+    every request under way. It keeps no cookies, reads no ``.netrc`` and no environment, and
+    sends credentials only where a caller puts them, and never on to another origin.
+
+    One lock guards the set of exchanges under way. ``sleep`` (a wait that a cancellation
+    ends) and ``dice`` are for tests.
+    """
+
+    def __init__(
+        self,
+        settings: RegistrySettings | None = None,
+        *,
+        sleep: Callable[[float, Cancellation], object] | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings or RegistrySettings()
+        self._adapter = Adapter(self.settings)
+        self._resolver = Resolver()
+        self._sleep = sleep or (lambda seconds, cancel: cancel.wait(seconds))
+        self._dice = dice
+        self._lock = threading.Lock()
+        self._exchanges: set[Exchange] = set()
+        self._closed = False
+        products = [*self.settings.user_agent, _PRODUCT]
+        self._headers = {"User-Agent": " ".join(products), "Accept-Encoding": "identity"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is under way, close every connection, refuse further requests."""
+        with self._lock:
+            self._closed = True
+            exchanges = list(self._exchanges)
+        for exchange in exchanges:
+            exchange.interrupt()
+        self._adapter.close()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | bytes | None = None,
+        cancel: Cancellation | None = None,
+        observer: Observer | None = None,
+        timeout: TimeoutType = TimeoutType.RECEIVE,
+        idempotent: bool | None = None,
+        retries: int | None = None,
+        redirects: bool = True,
+        patient: bool = False,
+        probe: bool = False,
+    ) -> Response:
+        """Send a request; the answer, whatever its status, has its body still unread.
+
+        ``idempotent`` says whether a request of which it is not known whether it arrived may
+        be sent again (default: GET and HEAD). ``patient`` gives the server the time that the
+        last byte of an upload may cost it; ``probe`` makes the first failure to get an answer
+        stand. Redirects are followed with the same method, GET
+        for 303; ``Authorization`` goes along within one origin only.
+
+        Raises `UnreachableRegistryError`, `TLSError`, `ConnectionBrokenError`,
+        `RegistryTimeoutError`, `ProtocolError`, `CancelledError`.
+        """
+        cancel = cancel or Cancellation()
+        observer = observer or Observer()
+        connect, read, total = self._limits(timeout, patient)
+        request = _Request(
+            method=method,
+            url=urldefrag(url).url,
+            headers={**self._headers, **(headers or {})},
+            body=Body.of(body) if isinstance(body, bytes) else body,
+            connect=connect,
+            read=read,
+            total=total,
+        )
+        safe = method in _IDEMPOTENT if idempotent is None else idempotent
+        policy = RetryPolicy(
+            retries=self.settings.retries if retries is None else retries,
+            longest=self.settings.retry_wait_max,
+        )
+        for _ in range(_REDIRECTS + 1):
+            response = self._try(request, policy, safe, probe, cancel, observer)
+            following = _redirected(request, response) if redirects else None
+            if following is None:
+                return response
+            response.close()
+            observer.log("debug", f"redirected to {show_url(following.url)}")
+            request = following
+        raise ProtocolError(f"{method} {show_url(url)}: more than {_REDIRECTS} redirects")
+
+    def _limits(self, timeout: TimeoutType, patient: bool) -> tuple[float, float, float | None]:
+        settings = self.settings
+        if timeout is TimeoutType.NONE:
+            return _FOREVER, _FOREVER, None
+        if timeout is TimeoutType.CONNECT:
+            return settings.connect_timeout, settings.ping_timeout, settings.ping_timeout
+        read = max(settings.commit_timeout, settings.read_timeout) if patient else None
+        return settings.connect_timeout, read or settings.read_timeout, None
+
+    def _try(
+        self,
+        request: _Request,
+        policy: RetryPolicy,
+        idempotent: bool,
+        probe: bool,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> Response:
+        attempt = 0
+        while True:
+            wait: float | None
+            try:
+                response = self._send(request, cancel)
+            except RegistryError as error:
+                wait = policy.after_error(attempt, error, idempotent=idempotent, dice=self._dice())
+                if wait is None or probe:
+                    raise
+                why = str(error)
+            else:
+                wait = policy.after_status(
+                    attempt,
+                    response.status,
+                    response.retry_after,
+                    idempotent=idempotent,
+                    dice=self._dice(),
+                )
+                if wait is None:
+                    return response
+                why = f"{request.method} {show_url(request.url)}: {response.status}"
+                why = f"{why} {response.reason}".rstrip()
+                response.close()
+            attempt += 1
+            observer.log("warning", f"{why}; trying again", wait=round(wait, 2), attempt=attempt)
+            self._sleep(wait, cancel)
+            cancel.check()
+
+    def _send(self, request: _Request, cancel: Cancellation) -> Response:
+        cancel.check()
+        exchange = Exchange(
+            resolver=self._resolver,
+            cancel=cancel,
+            send_timeout=request.read,
+            total=request.total,
+            ended=self._forget,
+        )
+        token = current_exchange.set(exchange)
+        try:
+            self._remember(exchange)
+            raw = self._exchange(request, exchange)
+            return Response(raw, method=request.method, url=request.url, exchange=exchange)
+        except BaseException:
+            exchange.end()
+            raise
+        finally:
+            current_exchange.reset(token)
+
+    def _exchange(self, request: _Request, exchange: Exchange) -> urllib3.HTTPResponse:
+        headers = dict(request.headers)
+        blocks = None
+        if request.body is not None:
+            headers["Content-Length"] = str(request.body.length)
+            if request.body.length:
+                blocks = request.body.blocks(exchange.cancel)
+        try:
+            return self._adapter.exchange(
+                request.method,
+                request.url,
+                headers,
+                blocks,
+                connect=request.connect,
+                read=request.read,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            failure = translate(error, exchange, request.method, request.url)
+            raise failure from error
+        except ValueError as error:  # a header or URL that no request can have
+            raise ProtocolError(
+                f"{request.method} {show_url(request.url)}: cannot be sent ({error})"
+            ) from None
+        finally:
+            if blocks is not None:
+                blocks.close()
+
+    def _remember(self, exchange: Exchange) -> None:
+        with self._lock:
+            if self._closed:
+                raise RegistryError("the transport is closed", code="closed")
+            self._exchanges.add(exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        with self._lock:
+            self._exchanges.discard(exchange)
+
+
+def _redirected(request: _Request, response: Response) -> _Request | None:
+    """The request that a redirect asks for, or None where the answer is none."""
+    if response.status not in (301, 302, 303, 307, 308):
+        return None
+    location = response.headers.get("Location")
+    if not location:
+        return None
+    url = urldefrag(urljoin(response.url, location)).url
+    parts = urlsplit(url)
+    try:
+        origin(url)
+    except ValueError:
+        raise ProtocolError(
+            f"{request.method} {show_url(request.url)}: redirected to "
+            f"{parts.scheme or 'nothing'}:, which is not followed"
+        ) from None
+    method, body = request.method, request.body
+    if response.status == 303 and method != "HEAD":
+        method, body = "GET", None
+    headers = request.headers
+    if not same_origin(url, request.url):
+        # What a presigned URL needs is in it; a second way to authenticate is refused there.
+        headers = {
+            name: value
+            for name, value in headers.items()
+            if name.lower() in ("user-agent", "accept", "accept-encoding", "range", "content-type")
+        }
+    return dataclasses.replace(request, method=method, url=url, headers=headers, body=body)

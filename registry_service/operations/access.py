@@ -1,0 +1,140 @@
+"""Getting to registries: what all the jobs of a process share, and what one of them brings."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping
+
+from ..auth import Authenticator, TokenCache
+from ..cancel import Cancellation
+from ..constants import APIVersion
+from ..credentials import AuthConfig
+from ..endpoint import Endpoint
+from ..errors import InvalidReferenceError, RegistryError, UnreachableRegistryError
+from ..hosts import registry_host
+from ..observe import Observer
+from ..session.search import SearchClient
+from ..session.v2 import V2Client
+from ..settings import RegistrySettings
+from ..transport import Transport
+
+__all__ = ["Access", "Registries", "host_of"]
+
+_REMEMBERED_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who asks: credentials, and headers to send along (both secret)."""
+
+    auth: AuthConfig = dataclasses.field(default_factory=AuthConfig)
+    headers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
+
+
+class Registries:
+    """Connections, tokens and endpoints, shared by the jobs of a process; thread-safe.
+
+    An endpoint that was found is remembered for a minute, so that jobs in a row do not ping
+    each time. One lock guards what is remembered; nothing waits while it is held.
+    """
+
+    def __init__(self, settings: RegistrySettings | None = None) -> None:
+        self.settings = settings or RegistrySettings()
+        self._transport = Transport(self.settings)
+        self._tokens = TokenCache()
+        self._lock = threading.Lock()
+        self._endpoints: dict[str, tuple[Endpoint, float]] = {}
+
+    def close(self) -> None:
+        """End what is under way and close every connection."""
+        self._transport.close()
+
+    def endpoint(
+        self, host: str, *, cancel: Cancellation, observer: Observer, fresh: bool = False
+    ) -> Endpoint:
+        """The registry at ``host``. Raises what `Endpoint.discover` raises."""
+        now = time.monotonic()
+        with self._lock:
+            found, until = self._endpoints.get(host, (None, 0.0))
+        if found is not None and now < until and not fresh:
+            return found
+        endpoint = Endpoint.discover(
+            host, transport=self._transport, cancel=cancel, observer=observer
+        )
+        with self._lock:
+            self._endpoints[host] = (endpoint, now + _REMEMBERED_SECONDS)
+            for name in [name for name, (_, end) in self._endpoints.items() if end < now]:
+                del self._endpoints[name]
+        return endpoint
+
+    def client(
+        self,
+        host: str,
+        access: Access,
+        *,
+        cancel: Cancellation,
+        observer: Observer,
+        fresh: bool = False,
+    ) -> V2Client:
+        """A client of the registry at ``host``, for one operation."""
+        endpoint = self.endpoint(host, cancel=cancel, observer=observer, fresh=fresh)
+        if endpoint.version is not APIVersion.V2:
+            raise UnreachableRegistryError(
+                f"{host} speaks the registry protocol {endpoint.version} only; V2 is needed",
+                host=host,
+            )
+        return V2Client(
+            endpoint,
+            self._transport,
+            self._authenticator(endpoint, host, access, observer),
+            headers=access.headers,
+            cancel=cancel,
+            observer=observer,
+        )
+
+    def searcher(
+        self, host: str, access: Access, *, cancel: Cancellation, observer: Observer
+    ) -> SearchClient:
+        """A search client of the registry at ``host``; empty is the index."""
+        index = host_of(self.settings.index_server)
+        where = host or self.settings.index_server
+        endpoint = self.endpoint(where, cancel=cancel, observer=observer)
+        return SearchClient(
+            endpoint,
+            self._transport,
+            self._authenticator(endpoint, host or index, access, observer),
+            headers=access.headers,
+            cancel=cancel,
+            observer=observer,
+        )
+
+    def _authenticator(
+        self, endpoint: Endpoint, host: str, access: Access, observer: Observer
+    ) -> Authenticator:
+        auth = access.auth
+        if auth.server_address and not auth.empty and not _same(auth.server_address, host):
+            # credentials go to the registry that they are for, whatever else is asked of us
+            observer.log(
+                "warning",
+                f"the credentials are for {auth.server_address}, and were not sent to {host}",
+            )
+            auth = AuthConfig()
+        return Authenticator(endpoint, self._transport, auth, cache=self._tokens)
+
+
+def host_of(address: str) -> str:
+    """``host[:port]`` of an address that may be a URL. Raises `InvalidReferenceError`."""
+    rest = address.strip().partition("://")[2] or address.strip()
+    host = rest.partition("/")[0].lower()
+    if not host:
+        raise InvalidReferenceError(f"{address!r} names no registry")
+    return host
+
+
+def _same(address: str, host: str) -> bool:
+    try:
+        return registry_host(host_of(address)) == registry_host(host_of(host))
+    except RegistryError:
+        return False

@@ -1,0 +1,122 @@
+"""What the store has of an image: its manifests as a tree, what is there and what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from ..descriptor import Descriptor
+from ..errors import InvalidReferenceError, ManifestError, PlatformError, StoreError
+from ..manifest import MANIFEST_LIMIT, MANIFEST_TYPES, Manifest
+from ..platform import Platform
+from ..reference import Reference
+from ..store import Store
+
+__all__ = ["ALL", "Node", "choose", "find", "held", "read_manifest", "tree"]
+
+#: The platform that stands for every platform.
+ALL = "all"
+
+_DEEPEST = 8  # indexes within indexes; real ones nest twice at the most
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A descriptor and what the store has of it. ``children`` are empty for what is absent."""
+
+    descriptor: Descriptor
+    present: bool
+    manifest: Manifest | None = None
+    children: tuple[Node, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return self.present and all(child.complete for child in self.children)
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below, each digest once, parts before what they are part of."""
+        seen = set()
+        stack: list[tuple[Node, bool]] = [(self, False)]
+        while stack:
+            node, visited = stack.pop()
+            if visited:
+                yield node
+            elif node.descriptor.digest not in seen:
+                seen.add(node.descriptor.digest)
+                stack.append((node, True))
+                stack.extend((child, False) for child in reversed(node.children))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is present, each blob once."""
+        return sum(node.descriptor.size for node in self.walk() if node.present)
+
+
+def is_manifest(descriptor: Descriptor) -> bool:
+    return descriptor.media_type in MANIFEST_TYPES
+
+
+def read_manifest(store: Store, descriptor: Descriptor) -> Manifest:
+    """The manifest of the store, verified against its digest."""
+    raw = store.read(descriptor.digest, MANIFEST_LIMIT)
+    return Manifest.parse(raw, descriptor.media_type, descriptor.digest)
+
+
+def tree(store: Store, descriptor: Descriptor, *, depth: int = 0) -> Node:
+    """What the store has of ``descriptor``."""
+    if depth > _DEEPEST:
+        raise ManifestError(f"{descriptor.digest}: indexes nest more than {_DEEPEST} deep")
+    if not store.has(descriptor.digest, descriptor.size):
+        return Node(descriptor=descriptor, present=False)
+    if not is_manifest(descriptor):
+        return Node(descriptor=descriptor, present=True)
+    manifest = read_manifest(store, descriptor)
+    children = tuple(tree(store, child, depth=depth + 1) for child in manifest.children)
+    return Node(descriptor=descriptor, present=True, manifest=manifest, children=children)
+
+
+def find(store: Store, reference: Reference) -> Descriptor:
+    """The image of that reference in the store; a digest finds it under any tag of its
+    repository too. Raises `StoreError`."""
+    found = store.resolve(str(reference))
+    if found is None and reference.digest is not None:
+        for name, descriptor in held(store):
+            if name.name == reference.name and descriptor.digest == reference.digest:
+                return descriptor
+    if found is None:
+        raise StoreError(
+            f"the store has no image {reference}; pull it, or give it that name with 'tag'",
+            code="not-in-store",
+        )
+    return found
+
+
+def held(store: Store) -> list[tuple[Reference, Descriptor]]:
+    """The images of the store whose names are references; other tools' entries are left out."""
+    images = []
+    for name, descriptor in store.references():
+        try:
+            images.append((Reference.parse(name, default_tag=None), descriptor))
+        except InvalidReferenceError:
+            continue
+    return images
+
+
+def choose(manifest: Manifest, wanted: str) -> tuple[Descriptor, ...]:
+    """The manifests of an index that ``wanted`` asks for: a platform, `ALL`, or empty for
+    this machine's. Raises `PlatformError`, which names what there is."""
+    if wanted == ALL:
+        return manifest.manifests
+    platform = Platform.parse(wanted) if wanted else Platform.here()
+    index = Platform.choose(platform, [one.platform for one in manifest.manifests])
+    if index is None:
+        raise PlatformError(
+            f"the image has nothing for {platform}; it has {platforms(manifest.manifests)}"
+        )
+    return (manifest.manifests[index],)
+
+
+def platforms(descriptors: Sequence[Descriptor]) -> str:
+    """The platforms as a person reads them."""
+    names = sorted({str(one.platform) for one in descriptors if one.platform is not None})
+    return ", ".join(names) if names else "no platforms named"

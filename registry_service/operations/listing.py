@@ -1,0 +1,213 @@
+"""Tags, images, inspect, tag: what there is, in a registry and in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..descriptor import Descriptor
+from ..errors import InvalidReferenceError, ManifestError, RegistryError
+from ..manifest import Manifest
+from ..platform import Platform
+from ..reference import Reference
+from ..session.v2 import V2Client
+from ..store import Store
+from .content import ALL, choose, find, held, is_manifest, read_manifest, tree
+
+__all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
+
+_CONFIG_LIMIT = 4 * 1024 * 1024
+_DEEPEST = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image of the store. ``size`` is in bytes and counts what is present, each blob once;
+    ``platforms`` are those of which everything is there."""
+
+    reference: str
+    digest: str
+    media_type: str
+    size: int
+    platforms: tuple[str, ...]
+    complete: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A manifest and its configuration. ``source`` is ``store`` or ``registry``; ``size``
+    counts the manifest, the configuration and the layers, in bytes, as the manifest says."""
+
+    reference: str
+    digest: str
+    media_type: str
+    size: int
+    platform: str
+    created: str
+    layers: tuple[Mapping[str, Any], ...]
+    annotations: Mapping[str, str]
+    config: Any
+    source: str
+
+
+def images(store: Store) -> Iterator[StoredImage]:
+    """The images of the store, by name."""
+    for name, descriptor in sorted(held(store), key=lambda one: str(one[0])):
+        node = tree(store, descriptor)
+        manifest = node.manifest
+        present: tuple[str, ...] = ()
+        if manifest is not None and manifest.is_index:
+            present = tuple(
+                str(one.descriptor.platform)
+                for one in node.children
+                if one.complete and one.descriptor.platform is not None
+            )
+        elif manifest is not None and manifest.config is not None and node.complete:
+            config = _load(store.read(manifest.config.digest, _CONFIG_LIMIT))
+            platform = _platform(config)
+            present = (str(platform),) if platform is not None else ()
+        yield StoredImage(
+            reference=str(name),
+            digest=str(descriptor.digest),
+            media_type=descriptor.media_type,
+            size=node.size,
+            platforms=present,
+            complete=node.complete,
+        )
+
+
+def tag(store: Store, source: Reference, target: Reference) -> Descriptor:
+    """Give an image of the store another name."""
+    if target.digest is not None:
+        raise InvalidReferenceError(
+            f"{target}: a new name is a tag; the digest is the image's own and is not given"
+        )
+    descriptor = find(store, source)
+    store.tag(str(target), descriptor)
+    return descriptor
+
+
+class _Reader:
+    """Where manifests and configurations come from: the store, or a registry."""
+
+    source = "store"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        if not self._store.has(descriptor.digest, descriptor.size):
+            return None
+        return read_manifest(self._store, descriptor)
+
+    def blob(self, descriptor: Descriptor) -> bytes | None:
+        if not self._store.has(descriptor.digest, descriptor.size):
+            return None
+        return self._store.read(descriptor.digest, _CONFIG_LIMIT)
+
+
+class _Remote(_Reader):
+    source = "registry"
+
+    def __init__(self, client: V2Client, repository: str) -> None:
+        self._client = client
+        self._repository = repository
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        return self._client.get_manifest(self._repository, str(descriptor.digest))
+
+    def blob(self, descriptor: Descriptor) -> bytes | None:
+        if descriptor.data is not None:
+            return descriptor.data
+        return self._client.read_blob(self._repository, descriptor, limit=_CONFIG_LIMIT)
+
+
+def inspect(
+    reference: Reference,
+    *,
+    store: Store,
+    connect: Callable[[], V2Client],
+    remote: bool = False,
+    platform: str = ALL,
+) -> Iterator[Inspection]:
+    """What an image is: its own manifest first, then, for an index, those of its platforms.
+
+    The store is asked first; where it has no such image, or with ``remote``, the registry.
+    Of an index in the store, what was not pulled has no configuration.
+    """
+    reader: _Reader
+    if not remote:
+        try:
+            top = find(store, reference)
+        except RegistryError:
+            remote = True
+        else:
+            reader = _Reader(store)
+            manifest = reader.manifest(top)
+            if manifest is None:
+                raise ManifestError(f"the store has {reference} by name, but not its manifest")
+    if remote:
+        client = connect()
+        reader = _Remote(client, reference.repository)
+        manifest = client.get_manifest(reference.repository, reference.locator)
+        top = manifest.descriptor
+    assert manifest is not None
+    yield from _inspect(str(reference), top, manifest, reader, platform, 0)
+
+
+def _inspect(
+    reference: str,
+    descriptor: Descriptor,
+    manifest: Manifest | None,
+    reader: _Reader,
+    platform: str,
+    depth: int,
+) -> Iterator[Inspection]:
+    if depth > _DEEPEST:
+        raise ManifestError(f"{descriptor.digest}: indexes nest more than {_DEEPEST} deep")
+    config: Any = None
+    if manifest is not None and manifest.config is not None and _is_json(manifest.config):
+        raw = reader.blob(manifest.config)
+        config = None if raw is None else _load(raw)
+    stated = descriptor.platform or _platform(config)
+    layers = () if manifest is None else manifest.layers
+    parts = () if manifest is None or manifest.config is None else (manifest.config,)
+    yield Inspection(
+        reference=reference,
+        digest=str(descriptor.digest),
+        media_type=descriptor.media_type,
+        size=descriptor.size + sum(one.size for one in (*parts, *layers)),
+        platform="" if stated is None else str(stated),
+        created=str(config.get("created") or "") if isinstance(config, dict) else "",
+        layers=tuple(one.to_json() for one in layers),
+        annotations={} if manifest is None else manifest.annotations,
+        config=config,
+        source=reader.source,
+    )
+    if manifest is not None and manifest.is_index:
+        for child in choose(manifest, platform):
+            part = reader.manifest(child) if is_manifest(child) else None
+            yield from _inspect(reference, child, part, reader, platform, depth + 1)
+
+
+def _is_json(descriptor: Descriptor) -> bool:
+    """Artifacts may have anything as their configuration."""
+    return descriptor.media_type.endswith("json") and descriptor.size <= _CONFIG_LIMIT
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _platform(config: Any) -> Platform | None:
+    if not isinstance(config, dict):
+        return None
+    try:
+        return Platform.from_json(config)
+    except RegistryError:
+        return None

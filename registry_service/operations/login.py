@@ -1,0 +1,48 @@
+"""Login: whether a registry accepts credentials. Nothing is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ..cancel import Cancellation
+from ..credentials import AuthConfig
+from ..observe import Observer
+from .access import Access, Registries, host_of
+
+__all__ = ["LoginResult", "login"]
+
+SUCCEEDED = "Login Succeeded"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoginResult:
+    """``status`` is the line that tells a person; ``identity_token`` what the server handed
+    out in place of the password, or empty."""
+
+    status: str
+    identity_token: str = dataclasses.field(default="", repr=False)
+
+
+def login(
+    auth: AuthConfig,
+    *,
+    registries: Registries,
+    headers: Mapping[str, tuple[str, ...]],
+    cancel: Cancellation,
+    observer: Observer,
+) -> LoginResult:
+    """Check credentials against the registry that they name, or else the index.
+
+    Raises `LoginRequiredError` for credentials that are refused, or that are missing where
+    the registry wants some.
+    """
+    address = auth.server_address or registries.settings.index_server
+    host = host_of(address)
+    client = registries.client(
+        host, Access(auth=auth, headers=headers), cancel=cancel, observer=observer, fresh=True
+    )
+    client.ping()
+    if not client.endpoint.challenges:
+        return LoginResult(status=f"{SUCCEEDED}: {host} asks for no credentials")
+    return LoginResult(status=SUCCEEDED)

@@ -1,0 +1,216 @@
+"""Pull: from a registry into the store.
+
+The registry is asked for the manifest each time, with the credentials of who pulls: only then
+does what the store has, or what is in flight for somebody else, serve this pull. Parts are
+stored before the manifest that names them, and the name comes last, so that the store never
+names what it does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..errors import DoesNotExistError, ManifestError, PlatformError, RegistryError
+from ..manifest import Manifest
+from ..observe import Observer, Settled
+from ..platform import Platform
+from ..reference import Reference
+from ..session.source import RegistrySource
+from ..session.v2 import V2Client
+from ..store import Store
+from .content import choose, is_manifest, read_manifest
+
+__all__ = ["pull", "pull_all_tags"]
+
+_DEEPEST = 8
+_CONFIG_LIMIT = 4 * 1024 * 1024
+
+
+def pull(
+    reference: Reference,
+    *,
+    client: V2Client,
+    store: Store,
+    platform: str = "",
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Fetch an image and name it in the store; returns what the name stands for.
+
+    ``platform`` chooses of an index: ``OS/ARCH[/VARIANT]``, ``all``, or empty for this
+    machine's. The index itself is kept whole, whatever was chosen.
+    """
+    run = _Pull(reference, client, store, platform, cancel, observer)
+    manifest, state = run.top()
+    run.fetch(manifest, 0)
+    cancel.check()
+    descriptor = manifest.descriptor
+    run.store_manifest(manifest)
+    store.tag(str(reference), descriptor)
+    run.settle(descriptor, state)
+    return descriptor
+
+
+def pull_all_tags(
+    reference: Reference,
+    *,
+    client: V2Client,
+    store: Store,
+    platform: str = "",
+    cancel: Cancellation,
+    observer: Observer,
+) -> list[str]:
+    """Fetch every tag of a repository; returns the tags.
+
+    A tag that cannot be pulled does not keep the others back; at the end an error names all
+    of those.
+    """
+    pulled: list[str] = []
+    failed: list[tuple[str, RegistryError]] = []
+    for tag in client.tags(reference.repository):
+        cancel.check()
+        try:
+            pull(
+                reference.with_tag(tag),
+                client=client,
+                store=store,
+                platform=platform,
+                cancel=cancel,
+                observer=observer,
+            )
+        except (DoesNotExistError, ManifestError, PlatformError) as error:
+            observer.log("warning", f"{reference.with_tag(tag)}: {error}", tag=tag)
+            failed.append((tag, error))
+        else:
+            pulled.append(tag)
+    if failed:
+        told = "; ".join(f"{tag}: {error}" for tag, error in failed[:5])
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise RegistryError(
+            f"{len(failed)} of {len(failed) + len(pulled)} tags of {reference.name} "
+            f"could not be pulled: {told}{more}",
+            code="incomplete",
+        )
+    return pulled
+
+
+class _Pull:
+    """What one pull knows: who asks, where from, where to."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        client: V2Client,
+        store: Store,
+        platform: str,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self.reference = reference
+        self.client = client
+        self.store = store
+        self.platform = platform
+        self.cancel = cancel
+        self.observer = observer
+        self.source = RegistrySource(client, reference.repository)
+
+    def top(self) -> tuple[Manifest, str]:
+        """The manifest of the reference, and whether the store had it.
+
+        Where the store has the image by this name, asking for the digest alone is enough,
+        and cheaper where registries count the fetches.
+        """
+        known = self.store.resolve(str(self.reference))
+        if known is not None and is_manifest(known) and self.store.has(known.digest, known.size):
+            head = self.client.head_manifest(self.reference.repository, self.reference.locator)
+            if head is not None and head.digest == known.digest:
+                return read_manifest(self.store, known), "exists"
+        manifest = self.client.get_manifest(self.reference.repository, self.reference.locator)
+        had = self.store.has(manifest.digest, len(manifest.raw))
+        return manifest, "exists" if had else "fetched"
+
+    def fetch(self, manifest: Manifest, depth: int) -> None:
+        """Everything that ``manifest`` needs, as far as it was chosen."""
+        if depth > _DEEPEST:
+            raise ManifestError(f"{manifest.digest}: indexes nest more than {_DEEPEST} deep")
+        if not manifest.is_index:
+            if depth == 0 and self.platform not in ("", "all"):
+                self.check_platform(manifest)
+            self.fetch_blobs(manifest.children)
+            return
+        for child in choose(manifest, self.platform):
+            self.cancel.check()
+            if not is_manifest(child):
+                self.fetch_blobs([child])
+                continue
+            part, state = self.manifest_of(child)
+            self.fetch(part, depth + 1)
+            self.store_manifest(part)
+            self.settle(child, state)
+
+    def manifest_of(self, child: Descriptor) -> tuple[Manifest, str]:
+        if self.store.has(child.digest, child.size):
+            return read_manifest(self.store, child), "exists"
+        return self.client.get_manifest(self.reference.repository, str(child.digest)), "fetched"
+
+    def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:
+        """All of them at once, as far as the store's workers go; each is told as it settles."""
+        with contextlib.ExitStack() as leaving:
+            tickets = {}
+            for descriptor in descriptors:
+                transfer = self.store.ensure(
+                    descriptor,
+                    self.source,
+                    cancel=self.cancel,
+                    progress=self.observer.progress,
+                    log=self.observer.log,
+                )
+                leaving.callback(transfer.leave)
+                tickets[transfer] = descriptor
+            for transfer in self.store.settled(list(tickets), self.cancel):
+                self.settle(tickets[transfer], transfer.result())
+
+    def store_manifest(self, manifest: Manifest) -> None:
+        self.store.put(manifest.raw, manifest.media_type, manifest.digest)
+
+    def settle(self, descriptor: Descriptor, state: str) -> None:
+        self.observer.settled(
+            Settled(
+                reference=str(self.reference),
+                digest=str(descriptor.digest),
+                media_type=descriptor.media_type,
+                size=descriptor.size,
+                state=state,
+            )
+        )
+
+    def check_platform(self, manifest: Manifest) -> None:
+        """An image of one platform is refused where another one was asked for by name."""
+        config = manifest.config
+        if config is None or not config.media_type.endswith(("image.v1+json", "config.v1+json")):
+            return
+        transfer = self.store.ensure(
+            config,
+            self.source,
+            cancel=self.cancel,
+            progress=self.observer.progress,
+            log=self.observer.log,
+        )
+        transfer.wait(self.cancel)
+        has = platform_of(self.store.read(config.digest, _CONFIG_LIMIT))
+        wanted = Platform.parse(self.platform)
+        if has is not None and not wanted.matches(has):
+            raise PlatformError(f"{self.reference} is for {has} only, not for {wanted}")
+
+
+def platform_of(config: bytes) -> Platform | None:
+    """The platform that an image's configuration names, or None."""
+    try:
+        value = json.loads(config)
+    except (ValueError, RecursionError):
+        return None
+    return Platform.from_json(value) if isinstance(value, dict) else None

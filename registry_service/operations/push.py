@@ -1,0 +1,219 @@
+"""Push: from the store to a registry.
+
+The order is the one that the protocol asks for: the parts first, each asked for before it is
+sent, then the manifests, children before their index, and the name last.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..errors import CancelledError, ManifestError, RegistryError, StoreError
+from ..observe import Observer, Settled
+from ..reference import Reference
+from ..session.v2 import V2Client
+from ..store import Store
+from .content import ALL, Node, choose, find, held, is_manifest, platforms, tree
+
+__all__ = ["push"]
+
+_WORKERS = 4
+
+
+def push(
+    reference: Reference,
+    *,
+    connect: Callable[[Cancellation], V2Client],
+    store: Store,
+    platform: str = "",
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Send the image of that name; returns what the registry has under it now.
+
+    An index goes whole, with every part; ``platform`` sends the image of one platform in its
+    place. What is not complete in the store fails before anything is sent.
+
+    ``connect`` makes the client of a cancellation: when one blob fails, the others that are
+    under way are given up too.
+    """
+    node = tree(store, find(store, reference))
+    if platform and platform != ALL:
+        node = _one_platform(node, platform)
+    _check_complete(reference, node)
+    inner = Cancellation()
+    remove = cancel.on_cancel(inner.cancel)
+    try:
+        with connect(inner) as client:
+            run = _Push(reference, client, store, inner, observer)
+            sent = run.blobs(node)
+            run.manifests(node, sent)
+    except CancelledError:
+        cancel.check()
+        raise
+    finally:
+        remove()
+    return node.descriptor
+
+
+def _one_platform(node: Node, platform: str) -> Node:
+    manifest = node.manifest
+    if manifest is None or not manifest.is_index:
+        return node
+    (chosen,) = choose(manifest, platform)
+    return next(one for one in node.children if one.descriptor.digest == chosen.digest)
+
+
+def _check_complete(reference: Reference, node: Node) -> None:
+    if node.complete:
+        return
+    if node.manifest is not None and node.manifest.is_index:
+        missing = [one.descriptor for one in node.children if not one.complete]
+        present = [one.descriptor for one in node.children if one.complete]
+        hint = (
+            f"; pull it with the platform 'all', or push one of {platforms(present)}"
+            if present
+            else "; pull it again"
+        )
+        raise StoreError(
+            f"{reference} is an index, and the store does not have all of it: "
+            f"{len(missing)} of {len(node.children)} parts are missing "
+            f"({platforms(missing)}){hint}",
+            code="incomplete",
+        )
+    absent = [str(one.descriptor.digest) for one in node.walk() if not one.present]
+    raise StoreError(
+        f"the store does not have all of {reference}: {', '.join(absent[:3])}"
+        f"{'…' if len(absent) > 3 else ''} missing; pull it again",
+        code="incomplete",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Push:
+    reference: Reference
+    client: V2Client
+    store: Store
+    cancel: Cancellation
+    observer: Observer
+
+    def blobs(self, node: Node) -> bool:
+        """Send what the registry lacks; whether anything was sent."""
+        blobs = [one.descriptor for one in node.walk() if not is_manifest(one.descriptor)]
+        sources = _Sources(self.store, self.reference)
+        pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="push")
+        sent = False
+        try:
+            futures = {pool.submit(self.blob, one, sources): one for one in blobs}
+            for future in concurrent.futures.as_completed(futures):
+                state = future.result()
+                sent = sent or state != "exists"
+                self.settle(futures[future], state)
+        except BaseException:
+            self.cancel.cancel()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return sent
+
+    def blob(self, descriptor: Descriptor, sources: _Sources) -> str:
+        self.cancel.check()
+        repository = self.reference.repository
+        if self.client.blob_size(repository, descriptor.digest) is not None:
+            return "exists"
+        origin = sources.of(descriptor)
+        if origin is not None and self.mount(descriptor, origin):
+            return "mounted"
+        self.client.put_blob(
+            repository,
+            descriptor,
+            lambda: self.store.open(descriptor.digest),
+            progress=self.observer.progress,
+        )
+        return "pushed"
+
+    def mount(self, descriptor: Descriptor, origin: str) -> bool:
+        """A mount saves an upload; where it fails, the upload is the answer to everything."""
+        try:
+            return self.client.mount_blob(self.reference.repository, descriptor.digest, origin)
+        except CancelledError:
+            raise
+        except RegistryError as error:
+            self.observer.log(
+                "info", f"{descriptor.digest} could not be mounted from {origin}: {error}"
+            )
+            return False
+
+    def manifests(self, node: Node, sent: bool) -> None:
+        """Put every manifest, the image's own last, under its name."""
+        for one in node.walk():
+            manifest = one.manifest
+            if manifest is None:
+                continue
+            self.cancel.check()
+            own = one.descriptor.digest == node.descriptor.digest
+            locator = self.reference.locator if own else str(manifest.digest)
+            state = "exists"
+            head = None
+            if not sent:
+                head = self.client.head_manifest(self.reference.repository, locator)
+            if head is None or head.digest != manifest.digest:
+                self.check_digest(own, one)
+                self.client.put_manifest(self.reference.repository, locator, manifest)
+                state = "pushed"
+                sent = True
+            self.settle(one.descriptor, state)
+
+    def check_digest(self, own: bool, node: Node) -> None:
+        wanted = self.reference.digest
+        if own and wanted is not None and wanted != node.descriptor.digest:
+            raise ManifestError(
+                f"{self.reference} asks for another digest than the image has "
+                f"({node.descriptor.digest})"
+            )
+
+    def settle(self, descriptor: Descriptor, state: str) -> None:
+        self.observer.settled(
+            Settled(
+                reference=str(self.reference),
+                digest=str(descriptor.digest),
+                media_type=descriptor.media_type,
+                size=descriptor.size,
+                state=state,
+            )
+        )
+
+
+class _Sources:
+    """From which repository of the same registry a blob may be mounted: one whose image in
+    the store has it. Looked up once, and only when a blob is missing over there."""
+
+    def __init__(self, store: Store, target: Reference) -> None:
+        self._store = store
+        self._target = target
+        self._lock = threading.Lock()  # held while looking: the others want the answer too
+        self._origins: Mapping[str, str] | None = None
+
+    def of(self, descriptor: Descriptor) -> str | None:
+        with self._lock:
+            if self._origins is None:
+                self._origins = self._look()
+            return self._origins.get(str(descriptor.digest))
+
+    def _look(self) -> Mapping[str, str]:
+        origins: dict[str, str] = {}
+        for name, descriptor in held(self._store):
+            if name.host != self._target.host or name.repository == self._target.repository:
+                continue
+            try:
+                node = tree(self._store, descriptor)
+            except RegistryError:
+                continue  # another image's damage is no reason to fail this push
+            for one in node.walk():
+                origins.setdefault(str(one.descriptor.digest), name.repository)
+        return origins

@@ -5,6 +5,7 @@ Functions of the environment that is handed in; nothing here reads the process's
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +17,14 @@ SOCKET_NAME = "engine.sock"
 def default_state_dir(environ: Mapping[str, str], uid: int) -> Path:
     """``/var/lib/registry-engine`` for root, else ``$XDG_STATE_HOME/registry-engine``.
 
-    XDG asks that a relative ``XDG_STATE_HOME`` is ignored; ``~/.local/state`` stands in then.
+    Without a ``HOME`` the user database says where the home is. XDG asks that a relative ``XDG_STATE_HOME`` is ignored; ``~/.local/state`` stands in then.
     """
     if uid == 0:
         return Path("/var/lib/registry-engine")
     base = environ.get("XDG_STATE_HOME", "")
     if not base.startswith("/"):
         home = environ.get("HOME", "")
-        base = f"{home if home.startswith('/') else Path.home()}/.local/state"
+        base = f"{home if home.startswith('/') else pwd.getpwuid(uid).pw_dir}/.local/state"
     return Path(base) / "registry-engine"
 
 

@@ -1,0 +1,108 @@
+"""Pull and push against skopeo and a bare loop: few large layers, many small ones, nothing new.
+
+``BENCH_SCALE=0.1`` makes the layers smaller; ``BENCH_RUNS`` says how many runs are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from common import (
+    RUNS,
+    bare_pull,
+    blob_digests,
+    daemon,
+    make_layout,
+    registry,
+    report,
+    scratch,
+    skopeo,
+    timed,
+)
+
+from engine.client import Client
+
+SCALE = float(os.environ.get("BENCH_SCALE", "1"))
+
+
+def pulls(root: Path, host: str, name: str, digests: list[str], threads: int) -> None:
+    reference = f"{host}/bench/{name}:1"
+    times: dict[str, list[float]] = {"ours": [], "skopeo": [], "bare": []}
+    again: dict[str, list[float]] = {"ours": [], "skopeo": []}
+    for run in range(RUNS + 1):
+        state, theirs = root / f"state-{name}-{run}", root / f"skopeo-{name}-{run}"
+        bare = root / f"bare-{name}-{run}"
+        with daemon(state) as endpoint, Client(endpoint) as client:
+            client.run("info").wait()
+            ours = timed(lambda: client.run("pull", reference).wait())
+            second = timed(lambda: client.run("pull", reference).wait())
+        source = f"docker://{reference}"
+        copy = timed(lambda: skopeo("copy", "--src-tls-verify=false", source, f"oci:{theirs}:x"))
+        copy2 = timed(lambda: skopeo("copy", "--src-tls-verify=false", source, f"oci:{theirs}:x"))
+        loop = timed(lambda: bare_pull(host, f"bench/{name}", digests, bare, threads))
+        for path in (state, theirs, bare):
+            shutil.rmtree(path)
+        if run:  # the first warms up
+            times["ours"].append(ours)
+            times["skopeo"].append(copy)
+            times["bare"].append(loop)
+            again["ours"].append(second)
+            again["skopeo"].append(copy2)
+    report(f"pull {name}", times)
+    report(f"pull {name} again, nothing new", again)
+
+
+def pushes(root: Path, name: str, layout: Path) -> None:
+    times: dict[str, list[float]] = {"ours": [], "skopeo": []}
+    for run in range(RUNS + 1):
+        place = root / f"push-{run}"
+        place.mkdir()
+        with registry(place) as host, daemon(place / "state") as endpoint:
+            skopeo("copy", f"oci:{layout}:x", f"oci:{place}/state/images:{host}/bench/{name}:1")
+            with Client(endpoint) as client:
+                client.run("info").wait()
+                ours = timed(lambda: client.run("push", f"{host}/bench/{name}:1").wait())
+        other = root / f"push-other-{run}"
+        other.mkdir()
+        with registry(other) as host:
+            copy = timed(
+                lambda: skopeo(
+                    "copy",
+                    "--dest-tls-verify=false",
+                    f"oci:{layout}:x",
+                    f"docker://{host}/bench/{name}:1",
+                )
+            )
+        shutil.rmtree(place)
+        shutil.rmtree(other)
+        if run:
+            times["ours"].append(ours)
+            times["skopeo"].append(copy)
+    report(f"push {name}", times)
+
+
+def main() -> None:
+    shapes = {
+        "8x128MiB": (8, int(128 * 1024 * 1024 * SCALE), 3),
+        "60x8KiB": (60, 8 * 1024, 4),
+    }
+    for name, (layers, size, threads) in shapes.items():
+        with scratch() as root:
+            layout = root / "layout"
+            make_layout(layout, layers=layers, size=size)
+            with registry(root) as host:
+                skopeo(
+                    "copy",
+                    "--dest-tls-verify=false",
+                    f"oci:{layout}:x",
+                    f"docker://{host}/bench/{name}:1",
+                )
+                pulls(root, host, name, blob_digests(layout), threads)
+            shutil.rmtree(root / "registry")
+            pushes(root, name, layout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Cells as text: for people, for columns in a pipe, for CSV and for JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..spec import Column, ColumnType
+from ..table import jsonable
+
+__all__ = ["Kind", "csv_cell", "human_size", "json_line", "kind_of", "plain", "printable", "short_key", "shown"]
+
+
+class Kind:
+    """How a column is shown to people: by what function of a cell that is not None,
+    ``right`` aligned or not, cut where it does not fit or folded. It is not narrower than
+    ``least``, since rows that come later may be longer than those that are known."""
+
+    __slots__ = ("folds", "least", "right", "show")
+
+    def __init__(
+        self,
+        show: Callable[[Any], str],
+        *,
+        least: int = 0,
+        right: bool = False,
+        folds: bool = False,
+    ) -> None:
+        self.show = show
+        self.least = least
+        self.right = right
+        self.folds = folds
+
+
+def kind_of(column: Column) -> Kind:
+    """The kind of a column, by its type and, for sizes and digests, its name."""
+    if column.type is ColumnType.INTEGER:
+        if column.name == "size" or column.name.endswith(("_size", "_bytes")):
+            return Kind(human_size, right=True, least=8)
+        return Kind(str, right=True)
+    if column.type is ColumnType.FLOAT:
+        return Kind(lambda cell: f"{cell:g}", right=True)
+    if column.type is ColumnType.BOOLEAN:
+        return Kind(lambda cell: "yes" if cell else "no")
+    if column.type is ColumnType.TIME:
+        return Kind(lambda cell: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell)))
+    if column.name == "digest" or column.name.endswith("_digest"):
+        return Kind(_short_digest, least=19)
+    return Kind(_text, folds=column.name != "state", least=8 if column.name == "state" else 0)
+
+
+def shown(kind: Kind, cell: Any) -> str:
+    """A cell for a person: on one line, nothing in it that steers the terminal."""
+    return "" if cell is None else printable(kind.show(cell), lines=False)
+
+
+def plain(cell: Any) -> str:
+    """A cell for columns in a pipe: the whole value, on one line."""
+    return printable(csv_cell(cell), lines=False)
+
+
+def csv_cell(cell: Any) -> str:
+    """None is empty, truth is true or false, bytes are base64, nested values JSON."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return _text(cell)
+
+
+def short_key(key: str) -> str:
+    """What progress is keyed by, short: a digest by its first digits."""
+    text = _short_digest(printable(key, lines=False))
+    return text if len(text) <= 40 else f"{text[:19]}…{text[-20:]}"
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON; bytes are base64 text."""
+    return json.dumps(jsonable(value), ensure_ascii=False)
+
+
+def human_size(size: int) -> str:
+    """Bytes in the units of a thousand that registries and disks are sold by."""
+    if size < 0:
+        return "?"
+    if size < 1000:
+        return f"{size} B"
+    number = size / 1000
+    units = iter("kMGTPE")
+    unit = next(units)
+    while number >= 999.95 and (larger := next(units, "")):
+        number /= 1000
+        unit = larger
+    return f"{number:.1f} {unit}B"
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """``text`` without characters that steer a terminal; newlines stay where ``lines``."""
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(
+        char
+        if char.isprintable() or char in kept
+        else " "
+        if char in "\n\r\t"
+        else repr(char)[1:-1]
+        for char in text
+    )
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, (bytes, list, tuple, dict)):
+        value = jsonable(cell)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return str(cell)
+
+
+def _short_digest(cell: Any) -> str:
+    text = _text(cell)
+    algorithm, colon, value = text.partition(":")
+    return f"{algorithm}:{value[:12]}" if colon and len(value) >= 32 else text

@@ -1,0 +1,144 @@
+"""From a job's events to what stands on standard output and standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from ..records import Data, Log, Progress, Schema, Text
+from .cells import printable
+from .writers import CsvWriter, JsonWriter, PlainWriter, Writer
+
+if TYPE_CHECKING:
+    from .terminal import Bars, TableWriter
+
+__all__ = ["FORMATS", "Presenter"]
+
+FORMATS = ("table", "json", "csv")
+#: Rows wait no longer than this for others, before their columns get their widths.
+_HOLD_SECONDS = 0.4
+
+
+class Presenter:
+    """Shows one job. Data goes to ``out``, everything else to ``err``.
+
+    A terminal gets drawn tables and moving bars, anything else plain columns and no progress.
+    One lock guards it all: `take` is called by who follows the job, `paused` by who asks a
+    question, and a timer writes the rows that were held back for their widths.
+    """
+
+    def __init__(self, output: str, *, out: IO[str], err: IO[str]) -> None:
+        self._err = err
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._closed = False
+        self._table: TableWriter | None = None
+        self._bars: Bars | None = None
+        self._shows_progress = err.isatty()
+        self._writer = self._writer_of(output, out)
+        self._one_terminal = self._table is not None and _same(out, err)
+
+    def _writer_of(self, output: str, out: IO[str]) -> Writer:
+        if output == "json":
+            return JsonWriter(out)
+        if output == "csv":
+            return CsvWriter(out)
+        if out.isatty():
+            from .terminal import TableWriter
+
+            self._table = TableWriter(out)
+            return self._table
+        return PlainWriter(out)
+
+    def take(self, event: Any) -> None:
+        """Show what the job emitted."""
+        with self._lock:
+            if isinstance(event, tuple):
+                self._writer.row(event)
+                self._hold()
+                return
+            match event:
+                case Schema():
+                    self._writer.schema(event.columns)
+                case Progress():
+                    self._progress(event)
+                case Text(stream="stderr"):
+                    self._say(event.text.removesuffix("\n"))
+                case Text():
+                    self._writer.text(event.text)
+                case Data():
+                    self._writer.data(event.data)
+                case Log(level="warning" | "error"):
+                    self._say(f"{event.level}: {event.text}")
+
+    def close(self) -> None:
+        """Write what is held back, and take the bars off the screen."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._bars is not None:
+                self._bars.stop()
+                self._above(None)
+            self._writer.flush()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold everything still, the bars off the screen, for as long as the block runs."""
+        with self._lock:
+            bars = self._bars if self._bars is not None and self._bars.drawn else None
+            if bars is not None:
+                bars.stop()
+            try:
+                yield
+            finally:
+                if bars is not None and not self._closed:
+                    bars.start()
+
+    def _progress(self, record: Progress) -> None:
+        if not self._shows_progress:
+            return
+        if self._bars is None:
+            from .terminal import Bars
+
+            self._writer.flush() if self._writer.held else None
+            self._bars = Bars(self._err)
+            self._above(self._bars)
+        self._bars.update(record)
+
+    def _above(self, bars: Bars | None) -> None:
+        """Where bars and rows share a terminal, who draws the bars prints the rows too."""
+        if self._table is not None and self._one_terminal:
+            self._table.console = self._table.own_console if bars is None else bars.console
+
+    def _say(self, line: str) -> None:
+        line = printable(line)
+        if self._bars is not None and self._bars.drawn:
+            self._bars.say(line)
+        else:
+            self._err.write(f"{line}\n")
+            self._err.flush()
+
+    def _hold(self) -> None:
+        if self._writer.held and self._timer is None:
+            self._timer = threading.Timer(_HOLD_SECONDS, self._release)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _release(self) -> None:
+        with self._lock, contextlib.suppress(OSError):  # who follows meets a broken pipe itself
+            self._timer = None
+            if not self._closed:
+                self._writer.flush()
+
+
+def _same(out: IO[str], err: IO[str]) -> bool:
+    try:
+        return os.fstat(out.fileno()).st_rdev == os.fstat(err.fileno()).st_rdev
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,365 @@
+"""``engined``: the engine as a process.
+
+The main thread owns the signals, the start and the stop. A signal handler only notes its
+signal in a queue, and the main thread acts on it; the drain runs on a thread of its own, so
+that a second signal can hasten it.
+
+The exit status is 0 after an orderly stop, 2 for a configuration that cannot be used, 1 for
+anything else that kept the daemon from starting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import structlog
+
+from . import logs, notify, plugins
+from .config import Config, load
+from .dispatch import Dispatcher
+from .engine import Engine
+from .errors import ConfigError, EngineError, InstallError
+from .executors.local import LocalExecutor
+from .server import Server, ServerSettings
+from .version import __version__
+from .wire.codec import encode_record
+from .wire.limits import Limits
+
+__all__ = ["Daemon", "locked_state", "main"]
+
+#: Signals, and what the daemon tells itself.
+_Word: TypeAlias = signal.Signals | str
+_DRAINED = "drained"
+_log = structlog.stdlib.get_logger("engine.daemon")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon until it is told to stop; the exit status."""
+    options = _parser().parse_args(argv)
+    environ = dict(os.environ)
+
+    def configuration() -> tuple[Config, Path | None]:
+        return load(
+            file=options.config, state_dir=options.state_dir, listen=options.listen, environ=environ
+        )
+
+    try:
+        config, file = configuration()
+        logs.configure(level=config.log.level, format=config.log.format, stream=sys.stderr)
+        if options.check:
+            check(config)
+            print(f"engined: {file or 'the defaults'}: the configuration can be used")
+            return 0
+        os.umask(0o077)
+        state_dir = config.state_dir(environ, os.getuid()).absolute()
+        with _signals() as words, locked_state(state_dir):
+            return _run(config, file, state_dir, words, lambda: configuration()[0], environ)
+    except EngineError as error:
+        print(f"engined: {error}", file=sys.stderr)
+        return int(error.status)
+    except OSError as error:
+        print(f"engined: {_os_error(error)}", file=sys.stderr)
+        return 1
+
+
+class Daemon:
+    """An engine with its services, its executor, its dispatcher and its server.
+
+    ``start`` accepts clients; ``stop`` ends in order and may be hastened from another thread.
+    """
+
+    def __init__(self, config: Config, *, state_dir: Path, file: Path | None = None) -> None:
+        self.config = config
+        self.engine = Engine(state_dir=state_dir)
+        try:
+            install_services(self.engine, config)
+            self._executor = LocalExecutor(config.queues, ageing=config.engine.priority_ageing)
+            self._dispatcher = Dispatcher(
+                self.engine,
+                self._executor,
+                encode=encode_record,
+                quota=config.limits.output_quota,
+                most=config.limits.jobs_per_principal,
+                on_event=logs.task_events,
+            )
+            self._server = Server(
+                self.engine,
+                self._dispatcher,
+                endpoints=config.listen(state_dir),
+                settings=server_settings(config),
+            )
+        except BaseException:
+            self.engine.shutdown(0)
+            raise
+        self.engine.add_info(
+            lambda: {"state_dir": str(state_dir), "configuration": str(file) if file else None}
+        )
+
+    def start(self) -> tuple[str, ...]:
+        """Accept clients; the endpoints at which this does. Raises `EngineError`."""
+        try:
+            self._server.start()
+        except BaseException:
+            self._executor.shutdown(0)
+            self.engine.shutdown(0)
+            raise
+        return tuple(self._server.endpoints)
+
+    def reload(self, config: Config) -> list[str]:
+        """Take from ``config`` what can change while jobs run; the keys that it cannot."""
+        logs.set_level(config.log.level)
+        default = config.queues["default"]
+        gone = dict.fromkeys(self.config.queues.keys() - config.queues.keys(), default)
+        self._executor.set_limits({**gone, **config.queues})
+        self._dispatcher.quota = config.limits.output_quota
+        self._dispatcher.most = config.limits.jobs_per_principal
+        left = changed_for_restart(self.config, config)
+        self.config = config
+        return left
+
+    def stop(self) -> bool:
+        """Take no more jobs, let those in flight end, cancel what is over the grace; whether
+        every job has ended."""
+        shutdown = self.config.shutdown
+        self._server.drain(grace=shutdown.grace)
+        done = self._dispatcher.drain(shutdown.grace, stop=shutdown.stop)
+        self._server.close()  # after it has sent the ends of the jobs
+        self._executor.shutdown(0 if not done else shutdown.stop)
+        self.engine.shutdown(0, stop=0)
+        return done
+
+    def hasten(self) -> None:
+        """Cancel what a stop still waits for."""
+        self._dispatcher.hasten()
+
+
+def check(config: Config) -> None:
+    """Whether the configuration can be used, its services' sections too. Raises
+    `EngineError`. Nothing is made in the state directory."""
+    engine = Engine()
+    try:
+        install_services(engine, config)
+        server_settings(config)
+    finally:
+        engine.shutdown(0)
+
+
+def install_services(engine: Engine, config: Config) -> None:
+    """Install every service that a distribution brings. Raises `InstallError`, which names
+    the service, and `ConfigError` for the settings of a service that is not there."""
+    found = plugins.entry_points(plugins.SERVICES)
+    names = [entry.name for entry in found]
+    for name in config.service:
+        if name not in names:
+            there = ", ".join(names) or "none"
+            raise ConfigError(f"service.{name}: no such service is installed; there are: {there}")
+    for entry in found:
+        if names.count(entry.name) > 1:
+            both = " and ".join(one.distribution for one in found if one.name == entry.name)
+            raise InstallError(f"the service {entry.name} is brought by {both}; remove one")
+        try:
+            service = entry.load()()
+        except Exception as error:
+            raise InstallError(
+                f"the service {entry.name} ({entry.value}, of {entry.distribution}) could not be "
+                f"loaded: {type(error).__name__}: {error}"
+            ) from error
+        if not callable(getattr(service, "install", None)):
+            raise InstallError(
+                f"the service {entry.name} ({entry.value}, of {entry.distribution}) has no "
+                "install(engine)"
+            )
+        engine.install(service, name=entry.name, settings=config.service.get(entry.name))
+
+
+def server_settings(config: Config) -> ServerSettings:
+    """The part of the configuration that is the server's."""
+    limits, wire = config.limits, config.wire
+    return ServerSettings(
+        limits=Limits(
+            header=limits.header,
+            control=limits.control,
+            submit=limits.submit,
+            output=limits.output,
+            frames=limits.frames,
+            nesting=limits.nesting,
+            elements=limits.elements,
+        ),
+        sessions=limits.sessions,
+        jobs_per_session=limits.jobs_per_session,
+        outbox=limits.outbox,
+        send_queue=wire.send_queue,
+        linger=wire.linger,
+        handshake=wire.handshake_timeout,
+        heartbeat=wire.heartbeat_interval,
+        misses=wire.heartbeat_misses,
+        open_tcp=config.security.open_tcp,
+    )
+
+
+_LIVE = frozenset({"log.level", "limits.output_quota", "limits.jobs_per_principal"})
+
+
+def changed_for_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ and take effect with a restart only."""
+    changed = []
+    for section in Config.__struct_fields__:
+        if section in ("queues", "shutdown"):  # read when they are used
+            continue
+        before = msgspec.to_builtins(getattr(old, section))
+        after = msgspec.to_builtins(getattr(new, section))
+        changed += [
+            f"{section}.{key}"
+            for key in {**before, **after}
+            if before.get(key) != after.get(key) and f"{section}.{key}" not in _LIVE
+        ]
+    return changed
+
+
+@contextlib.contextmanager
+def locked_state(state_dir: Path) -> Iterator[None]:
+    """The state directory, made if need be, held against a second daemon.
+
+    The lock is ``engine.lock`` in it, held by this process (flock), so that it ends with the
+    process however that ends. Raises `EngineError`.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if state_dir.stat().st_mode & 0o002:
+            raise EngineError(f"{state_dir}: everybody may write there; chmod it to 0700")
+        lock = os.open(state_dir / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EngineError(
+            f"{state_dir}: the state directory cannot be used: {error.strerror}"
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise EngineError(
+                f"{state_dir}: another engined (process {holder}) uses this state directory"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _run(
+    config: Config,
+    file: Path | None,
+    state_dir: Path,
+    words: queue.SimpleQueue[_Word],
+    reread: Callable[[], Config],
+    environ: Mapping[str, str],
+) -> int:
+    daemon = Daemon(config, state_dir=state_dir, file=file)
+    endpoints = daemon.start()
+    with contextlib.suppress(OSError):  # who started the daemon need not listen to it
+        print("engined ready", *endpoints, flush=True)
+    _log.info("ready", version=__version__, endpoints=endpoints, state_dir=str(state_dir))
+    notifier = notify.Notifier.of(environ)
+    notifier.ready()
+    while (word := words.get()) is signal.SIGHUP:
+        notifier.reloading()
+        _reload(daemon, reread)
+        notifier.ready()
+    assert isinstance(word, signal.Signals)
+    notifier.stopping()
+    _log.info("stopping", signal=word.name, grace=daemon.config.shutdown.grace)
+    done = _drain(daemon, words)
+    _log.info("stopped", orderly=done)
+    return 0
+
+
+def _drain(daemon: Daemon, words: queue.SimpleQueue[_Word]) -> bool:
+    ended: list[bool] = []
+
+    def stop() -> None:
+        try:
+            ended.append(daemon.stop())
+        finally:
+            words.put(_DRAINED)
+
+    thread = threading.Thread(target=stop, name="engine-drain")
+    thread.start()
+    while (word := words.get()) != _DRAINED:
+        if word is not signal.SIGHUP:
+            _log.warning("hastened", signal=str(word))
+            daemon.hasten()
+    thread.join()
+    return ended == [True]
+
+
+def _reload(daemon: Daemon, reread: Callable[[], Config]) -> None:
+    try:
+        left = daemon.reload(reread())
+    except EngineError as error:
+        _log.error("the configuration was not reloaded, the old one stays", error=str(error))
+        return
+    _log.info("the configuration was reloaded")
+    if left:
+        _log.warning("keys that changed and need a restart", keys=left)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[queue.SimpleQueue[_Word]]:
+    """The signals that arrive, as a queue. Its ``put`` is safe in a signal handler."""
+    words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
+
+    def note(number: int, _frame: Any) -> None:
+        words.put(signal.Signals(number))
+
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {kind: signal.signal(kind, note) for kind in kinds}
+    try:
+        yield words
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="engined",
+        description="Run the job engine. It prints 'engined ready ENDPOINT…' when it accepts "
+        "clients, and stops in order on SIGTERM.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="the configuration (also: ENGINE_CONFIG)")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="where the state is kept (also: ENGINE_STATE_DIR)"
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        action="append",
+        default=[],
+        help="ipc://PATH or tcp://HOST:PORT; may be given again (also: ENGINE_LISTEN)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration and the services, and exit"
+    )
+    parser.add_argument("--version", action="version", version=f"engined {__version__}")
+    return parser
+
+
+def _os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

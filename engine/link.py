@@ -1,0 +1,165 @@
+"""The client's end of a connection: a DEALER, its monitor, and the pure connection object.
+
+Both clients drive one of these, each from the one thread that owns it at the time. Nothing
+here waits, but for `connect`, which a thread that may wait calls before it hands the link on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import zmq
+
+from .endpoints import Endpoint, reach
+from .errors import ConnectionLostError, EngineError, UnreachableError
+from .following import refusal
+from .version import __version__
+from .wire.codec import MessageError, decode, encode
+from .wire.session import ClientConnection, Event, Lost, Ready
+
+__all__ = ["Link", "connect"]
+
+_HANDSHAKE = 3000  # milliseconds
+_HEARTBEAT = 10_000
+_LARGEST = 64 * 1024 * 1024  # a frame; what an engine may send is in its WELCOME
+_TURN = 128  # messages taken in before whoever owns the link has another turn
+
+
+class Link:
+    """A connection from its first byte on. It is never connected anew: output under way would
+    be lost in silence. A client that lost one makes another."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.conn = ClientConnection(client=f"engine-python {__version__}", now=time.monotonic())
+        self._pending: deque[Sequence[bytes]] = deque()
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        try:
+            self.socket.setsockopt(zmq.IMMEDIATE, 1)
+            self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+            self.socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE)
+            self.socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT)
+            self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 4 * _HEARTBEAT)
+            self.socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST)
+            self.socket.setsockopt(zmq.LINGER, 1000)
+            self.socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+            self.socket.setsockopt(zmq.IPV6, 1 if endpoint.host.startswith("[") else 0)
+            self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
+                zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            )
+            self.socket.connect(str(endpoint))
+        except BaseException:
+            self.socket.close(linger=0)
+            raise
+
+    def receive(self) -> tuple[list[Event], bool]:
+        """What has arrived, a turn of it, and whether there may be more. Answers are sent."""
+        events: list[Event] = []
+        more = True
+        now = time.monotonic()
+        for _ in range(_TURN):
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                more = False
+                break
+            try:
+                events += self.conn.feed(decode(frames, self.conn.limits), now)
+            except MessageError as error:
+                events += self.conn.lost(error)
+        if self.conn.outgoing:
+            self.flush()
+        return events, more
+
+    def disconnected(self) -> list[Event]:
+        """Whether the monitor tells of the connection's end: then all that had arrived, and
+        the loss."""
+        gone = False
+        while True:
+            try:
+                self.monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            gone = True
+        if not gone:
+            return []
+        events: list[Event] = []
+        more = True
+        while more:
+            arrived, more = self.receive()
+            events += arrived
+        return events + self.conn.lost(ConnectionLostError("the engine closed the connection"))
+
+    def flush(self) -> bool:
+        """Send what the connection has to say; False while the socket takes no more."""
+        if self.conn.outgoing:
+            outgoing, self.conn.outgoing = self.conn.outgoing, []
+            self._pending.extend(map(encode, outgoing))
+        while self._pending:
+            try:
+                self.socket.send_multipart(self._pending[0], zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            self._pending.popleft()
+        return True
+
+    def tick(self) -> list[Event]:
+        """Pings that are due, and the end of a dead engine."""
+        events = self.conn.tick(time.monotonic())
+        self.flush()
+        return events
+
+    def close(self) -> None:
+        """Say good-bye and close the sockets; what was sent has a second to leave."""
+        self.conn.bye()
+        self.flush()
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=1000 if not self._pending else 0)
+
+
+def connect(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, timeout: float
+) -> Link:
+    """A link with an open session, within ``timeout`` seconds.
+
+    Raises `UnreachableError` where no engine answers, or what the engine answered.
+    """
+    deadline = time.monotonic() + timeout
+    reach(endpoint, timeout)
+    link = Link(context, endpoint)
+    try:
+        link.conn.hello()
+        poller = zmq.Poller()
+        poller.register(link.monitor, zmq.POLLIN)
+        while not link.conn.open:
+            wanted = zmq.POLLIN if link.flush() else zmq.POLLIN | zmq.POLLOUT
+            poller.register(link.socket, wanted)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(max(1, round(left * 1000))):
+                raise UnreachableError(
+                    f"something listens at {endpoint}, and no engine answered within "
+                    f"{timeout:g} s; is engined running there?"
+                )
+            check(link.receive()[0] + link.disconnected(), endpoint)
+        return link
+    except BaseException:
+        link.close()
+        raise
+
+
+def check(events: Sequence[Event], endpoint: Endpoint) -> bool:
+    """Whether the handshake is done. Raises what ended it."""
+    for event in events:
+        if isinstance(event, Lost):
+            raise unreachable(event.error, endpoint)
+    return any(isinstance(event, Ready) for event in events)
+
+
+def unreachable(error: EngineError, endpoint: Endpoint) -> EngineError:
+    """A handshake's failure, for who wanted to connect."""
+    if isinstance(error, ConnectionLostError):
+        return UnreachableError(f"the connection ended in the handshake: {error} ({endpoint})")
+    return refusal(error)

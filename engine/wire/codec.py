@@ -1,0 +1,575 @@
+"""Messages to frames and back, within limits. No socket, no clock, no state.
+
+A message is two or three frames: the prefix (``EJP1``, a type byte, a flags byte), a msgpack
+map of at most 4 KiB, and for some types a body. Whatever arrives, `decode` gives a message or
+raises `MessageError`; unknown header keys, spare frames and flags are passed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from ..errors import LimitError, ProtocolError, TableError
+from ..records import Data, End, Log, Need, Progress, Record, Rows, Schema, StateChange, Text
+from ..spec import Column, ColumnType
+from ..status import State
+from . import messages
+from .limits import Limits
+from .messages import Message, Output, ProgressReport, Type, Unknown, layout
+
+__all__ = [
+    "MAGIC",
+    "PROGRESS_ITEMS",
+    "MessageError",
+    "check_submit",
+    "decode",
+    "encode",
+    "encode_progress",
+    "encode_record",
+]
+
+MAGIC = b"EJP1"
+#: How many items one PROGRESS carries at the most; an encoder makes several messages of more.
+PROGRESS_ITEMS = 64
+_DEFAULT = Limits()
+_PREFIXES = {type_: MAGIC + bytes((type_, 0)) for type_ in Type}
+_CLIPPED = 16 * 1024  # characters of a message's text; four bytes each at the worst
+_WORD = 256
+
+# Bytes that can begin an array or a map. Text has some of them too, never fewer are begun.
+_NO_OPENERS = bytes(
+    byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF)
+)
+
+
+class MessageError(ProtocolError):
+    """A message that cannot be read. Where its header could be, it says whose it was.
+
+    ``code`` is ``limit`` where only a size was wrong, ``version`` for another major version
+    of the protocol, else ``protocol``. ``fatal``: the peer cannot be trusted with more.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "protocol",
+        request: int | None = None,
+        job: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.request = request
+        self.job = job
+
+    @property
+    def fatal(self) -> bool:
+        return self.code != "limit"
+
+
+# out
+
+
+def encode(message: Message | Output | ProgressReport) -> tuple[bytes, ...]:
+    """The frames of a message. Raises `LimitError` for a header that is too long."""
+    if isinstance(message, Message):
+        return _encode_message(message)
+    if isinstance(message, ProgressReport):
+        return encode_progress(message.job, message.items)
+    if message.record is None:
+        raise ProtocolError("a record that was not understood cannot be passed on")
+    return encode_record(message.job, message.seq, message.record)
+
+
+def _encode_message(message: Message) -> tuple[bytes, ...]:
+    cls = type(message)
+    apart = {*cls.BODY, cls.TEXT, cls.BYTES}
+    header = {
+        name: value
+        for name, _, _ in layout(cls)
+        if name not in apart and (value := getattr(message, name)) is not None
+    }
+    head = (_PREFIXES[cls.TYPE], _header(header))
+    if cls.BODY:
+        return (*head, _pack({name: getattr(message, name) for name in cls.BODY}))
+    if cls.TEXT:
+        text = getattr(message, cls.TEXT)
+        return (*head, _text(text)) if text else head
+    if cls.BYTES:
+        return (*head, getattr(message, cls.BYTES))
+    return head
+
+
+def encode_record(
+    job: str, seq: int, record: Record, limits: Limits = _DEFAULT
+) -> tuple[bytes, ...]:
+    """The frames of the ``seq``-th record of ``job``. Thread-safe.
+
+    Raises `TableError` for a cell that has no form on the wire (nested too deep, a key that is
+    no text), `LimitError` for a record that is larger than a message may be.
+    """
+    type_, header, body = _ENCODERS[type(record)](record)
+    head = _pack({"job": job, "seq": seq, **header})
+    if body is None:
+        return (_PREFIXES[type_], head)
+    if len(body) > (limits.control if type_ in _BRIEF else limits.output):
+        raise LimitError(
+            f"{len(body)} bytes of output in one {type_.name}; at most {limits.output} go into a "
+            "message: emit it in smaller parts"
+        )
+    if isinstance(record, Rows):
+        _check_cells(record.rows, body, limits)
+    return (_PREFIXES[type_], head, body)
+
+
+def _rows_out(record: Rows) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.ROWS, {"count": len(record.rows)}, _pack(record.rows)
+
+
+def _schema_out(record: Schema) -> tuple[Type, dict[str, Any], bytes]:
+    columns = [[column.name, str(column.type)] for column in record.columns]
+    return Type.SCHEMA, {}, _pack(columns)
+
+
+def _text_out(record: Text) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.TEXT, {"stream": record.stream}, record.text.encode("utf-8", "replace")
+
+
+def _data_out(record: Data) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.DATA, {}, record.data
+
+
+def _log_out(record: Log) -> tuple[Type, dict[str, Any], bytes]:
+    fields = {str(key)[:_WORD]: value for key, value in record.fields.items()}
+    body = _pack_or_none({"text": record.text[:_CLIPPED], "fields": fields})
+    if body is None:  # a log line must not fail a job: what has no form is shown as text
+        shown = {key: str(value)[:_WORD] for key, value in list(fields.items())[:32]}
+        body = _pack({"text": record.text[:_CLIPPED], "fields": shown})
+    return Type.LOG, {"level": record.level[:_WORD], "time": float(record.time)}, body
+
+
+def _state_out(record: StateChange) -> tuple[Type, dict[str, Any], None]:
+    return Type.STATE, {"state": str(record.state), "attempt": record.attempt}, None
+
+
+def _need_out(record: Need) -> tuple[Type, dict[str, Any], bytes]:
+    body = _pack_or_none(dict(record.details))
+    if body is None:
+        raise LimitError(f"the details of a need for {record.what} have no form on the wire")
+    return Type.NEED, {"what": record.what[:_WORD]}, body
+
+
+def _end_out(record: End) -> tuple[Type, dict[str, Any], bytes]:
+    header = {
+        "state": str(record.state),
+        "status": int(record.status),
+        "code": record.code[:_WORD],
+        "retryable": record.retryable,
+        "rows": record.rows,
+        "bytes": record.bytes,
+        "attempt": record.attempt,
+        "created": float(record.created),
+        "started": None if record.started is None else float(record.started),
+        "ended": float(record.ended),
+    }
+    return Type.END, header, _text(record.message)
+
+
+_ENCODERS: Mapping[type, Callable[[Any], tuple[Type, dict[str, Any], bytes | None]]] = {
+    Rows: _rows_out,
+    Schema: _schema_out,
+    Text: _text_out,
+    Data: _data_out,
+    Log: _log_out,
+    StateChange: _state_out,
+    Need: _need_out,
+    End: _end_out,
+}
+#: Output whose body is under the limit of control messages.
+_BRIEF = frozenset({Type.SCHEMA, Type.LOG, Type.STATE, Type.NEED, Type.END, Type.PROGRESS})
+
+
+def encode_progress(job: str, items: Iterable[Progress]) -> tuple[bytes, ...]:
+    """The frames of a PROGRESS. Of ``items`` at most `PROGRESS_ITEMS` fit."""
+    body = _pack(
+        [
+            [item.key[:_WORD], item.phase[:_WORD], int(item.done), int(item.total)]
+            for item in items
+        ]
+    )
+    return (_PREFIXES[Type.PROGRESS], _pack({"job": job}), body)
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        try:
+            packed: bytes = msgpack.packb(value)
+        except UnicodeEncodeError:  # a lone surrogate; the other way of packing is slower
+            packed = msgpack.packb(value, unicode_errors="replace")
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TableError(f"a value that has no form on the wire: {error}") from None
+    return packed
+
+
+def _pack_or_none(value: Any) -> bytes | None:
+    """None too where a peer would refuse it: too large, too deep, or with keys of other types."""
+    try:
+        packed = _pack(value)
+        if len(packed) > _DEFAULT.control:
+            return None
+        _check_nesting(value, _DEFAULT.nesting)
+    except (TableError, ProtocolError):
+        return None
+    return packed
+
+
+def _text(text: str) -> bytes:
+    clipped = text if len(text) <= _CLIPPED else text[: _CLIPPED - 1] + "…"
+    return clipped.encode("utf-8", "replace")
+
+
+def _header(values: Mapping[str, Any]) -> bytes:
+    packed = _pack(values)
+    if len(packed) > _DEFAULT.header:
+        raise LimitError(f"a header of {len(packed)} bytes; at most {_DEFAULT.header} may be sent")
+    return packed
+
+
+def _check_cells(rows: Sequence[Sequence[Any]], body: bytes, limits: Limits) -> None:
+    """Raise `TableError` where a JSON cell is something that the other side must refuse."""
+    if _openers(body) <= len(rows) + 1:
+        return
+    for cell in chain.from_iterable(rows):
+        if isinstance(cell, (list, tuple, dict)):
+            try:
+                _check_nesting(cell, limits.nesting - 2)
+            except ProtocolError as error:
+                raise TableError(f"a cell that has no form on the wire: {error}") from None
+
+
+def check_submit(frames: Sequence[bytes], limits: Limits) -> None:
+    """Raise `LimitError` where a SUBMIT is larger than its engine takes."""
+    if len(frames[2]) > limits.submit:
+        raise LimitError(
+            f"arguments and environment have {len(frames[2])} bytes; the engine takes at most "
+            f"{limits.submit}: hand large content over as a file"
+        )
+
+
+# in
+
+
+def decode(
+    frames: Sequence[bytes], limits: Limits = _DEFAULT
+) -> Message | Output | ProgressReport | Unknown:
+    """The message of these frames. Raises `MessageError`, and nothing else."""
+    code = _check_prefix(frames, limits)
+    header = _decode_header(frames[1], limits)
+    read = _READERS.get(code)
+    if read is None:
+        return Unknown(code=code, request=_own(header, "request"), job=_own(header, "job"))
+    body = frames[2] if len(frames) > 2 else b""
+    most = _body_limit(code, limits)
+    if len(body) > most:
+        raise MessageError(
+            f"a {Type(code).name} of {len(body)} bytes; at most {most} are taken",
+            code="limit",
+            request=_own(header, "request"),
+            job=_own(header, "job"),
+        )
+    try:
+        return read(header, body, limits, sum(map(len, frames)))
+    except MessageError:
+        raise
+    except (ProtocolError, ValueError, TypeError) as error:
+        raise MessageError(
+            str(error) if isinstance(error, ProtocolError) else f"a bad {Type(code).name}",
+            request=_own(header, "request"),
+            job=_own(header, "job"),
+        ) from None
+
+
+def _check_prefix(frames: Sequence[bytes], limits: Limits) -> int:
+    if not 2 <= len(frames) <= limits.frames:
+        raise MessageError(f"a message of {len(frames)} frames; it has 2 to {limits.frames}")
+    prefix = frames[0]
+    if len(prefix) != 6 or prefix[:3] != MAGIC[:3]:
+        raise MessageError("no prefix of this protocol")
+    if prefix[3] != MAGIC[3]:
+        raise MessageError("another version of the protocol", code="version")
+    if len(frames[1]) > limits.header:
+        raise MessageError(
+            f"a header of {len(frames[1])} bytes; at most {limits.header} are taken"
+        )
+    return prefix[4]
+
+
+def _decode_header(data: bytes, limits: Limits) -> dict[str, Any]:
+    header = _unpack(data, limits)
+    if type(header) is not dict:
+        raise MessageError("a header that is no map")
+    return header
+
+
+def _unpack(data: bytes, limits: Limits, own: int = 0) -> Any:
+    """One msgpack value. ``own`` openers are the message's own, and not nested in each other."""
+    size = len(data)
+    try:
+        value = msgpack.unpackb(
+            data,
+            strict_map_key=True,
+            max_str_len=size,
+            max_bin_len=size,
+            max_array_len=limits.elements,
+            max_map_len=limits.elements,
+            max_ext_len=0,
+            ext_hook=_no_extension,
+        )
+    except MessageError:
+        raise
+    except Exception as error:  # msgpack raises of many kinds, all of them for bad content
+        raise MessageError(f"no msgpack that is taken here ({type(error).__name__})") from None
+    if _openers(data) - own > 0:
+        try:
+            _check_nesting(value, limits.nesting)
+        except ProtocolError as error:
+            raise MessageError(str(error)) from None
+    return value
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise MessageError("msgpack extension types are not taken")
+
+
+def _openers(data: bytes) -> int:
+    """At least how many arrays and maps are begun in ``data``: more where text looks so."""
+    return len(data.translate(None, _NO_OPENERS))
+
+
+def _check_nesting(value: Any, depth: int) -> None:
+    """Raise `ProtocolError` where arrays and maps lie deeper than ``depth``, or a map's key
+    is no text."""
+    layer = [value]
+    for _ in range(depth):
+        inner: list[Any] = []
+        for item in layer:
+            kind = type(item)
+            if kind is list or kind is tuple:
+                inner.extend(one for one in item if type(one) in _CONTAINERS)
+            elif kind is dict:
+                if not all(type(key) is str for key in item):
+                    raise ProtocolError("a key of a map that is no text")
+                inner.extend(one for one in item.values() if type(one) in _CONTAINERS)
+        if not inner:
+            return
+        layer = inner
+    raise ProtocolError(f"arrays and maps nest deeper than {depth}")
+
+
+_CONTAINERS = frozenset({list, tuple, dict})
+
+
+def _body_limit(code: int, limits: Limits) -> int:
+    if code == Type.SUBMIT:
+        return limits.submit
+    if code in (Type.ROWS, Type.TEXT, Type.DATA, Type.INPUT):
+        return limits.output
+    return limits.control
+
+
+def _own(header: Mapping[str, Any], name: str) -> Any:
+    """``request`` or ``job`` of a header that may be bad otherwise, or None."""
+    value = header.get(name)
+    if name == "request":
+        return value if type(value) is int and 0 <= value < 2**63 else None
+    return value if type(value) is str and 0 < len(value) <= 64 else None
+
+
+def _reader(cls: type[Message]) -> Callable[..., Message]:
+    """A function from header and body to a message of that class."""
+    fields = layout(cls)
+    apart = {*cls.BODY, cls.TEXT, cls.BYTES}
+    required = [name for name, _, needed in fields if needed]
+    names = [name for name, _, _ in fields if name not in apart]
+
+    def read(header: dict[str, Any], body: bytes, limits: Limits, size: int) -> Message:
+        values = {name: _tupled(header[name]) for name in names if header.get(name) is not None}
+        if cls.TEXT and body:
+            values[cls.TEXT] = str(body, "utf-8", "replace")
+        elif cls.BYTES:
+            values[cls.BYTES] = body
+        elif cls.BODY and body:
+            found = _unpack(body, limits)
+            if type(found) is not dict:
+                raise MessageError("a body that is no map", request=_own(header, "request"))
+            for name in cls.BODY:
+                if name in found:
+                    values[name] = found[name] if cls is messages.Supply else _tupled(found[name])
+        for name in required:
+            if name not in values:
+                raise ProtocolError(f"{cls.TYPE.name}: {name!r} is missing")
+        return cls(**values)
+
+    return read
+
+
+def _tupled(value: Any) -> Any:
+    """Arrays as tuples, since messages do not change."""
+    return tuple(map(_tupled, value)) if type(value) is list else value
+
+
+def _job_of(header: dict[str, Any]) -> tuple[str, int]:
+    job, seq = header.get("job"), header.get("seq")
+    if type(job) is not str or not 0 < len(job) <= 64:
+        raise ProtocolError("output without the 'job' that it is of")
+    if type(seq) is not int or seq < 1:
+        raise ProtocolError("output without its number 'seq'")
+    return job, seq
+
+
+def _expect(header: Mapping[str, Any], name: str, *kinds: type, default: Any = None) -> Any:
+    value = header.get(name, default)
+    if type(value) not in kinds:
+        raise ProtocolError(f"{name!r} is wanted as {' or '.join(k.__name__ for k in kinds)}")
+    return value
+
+
+def _rows_in(header: dict[str, Any], body: bytes, limits: Limits) -> Rows:
+    # each row is one opener, and the batch is one: only what is beyond them can nest
+    count = header.get("count")
+    own = count + 1 if type(count) is int and 0 <= count <= limits.elements else 0
+    rows = _unpack(body, limits, own)
+    if type(rows) is not list or not set(map(type, rows)) <= {list}:
+        raise ProtocolError("rows that are no array of arrays")
+    if own != len(rows) + 1:
+        raise ProtocolError("'count' is not the number of rows")
+    return Rows(rows=rows)
+
+
+def _schema_in(header: dict[str, Any], body: bytes, limits: Limits) -> Schema:
+    columns = _unpack(body, limits)
+    if type(columns) is not list:
+        raise ProtocolError("columns that are no array")
+    return Schema(columns=tuple(map(_column, columns)))
+
+
+def _column(item: Any) -> Column:
+    if type(item) is not list or len(item) < 2 or not all(type(part) is str for part in item[:2]):
+        raise ProtocolError("a column that is no [name, type]")
+    name, kind = item[:2]
+    known = kind in ColumnType.__members__.values()  # a type of a later version: any value
+    return Column(name=name, type=ColumnType(kind) if known else ColumnType.JSON)
+
+
+def _text_in(header: dict[str, Any], body: bytes, limits: Limits) -> Text:
+    stream = _expect(header, "stream", str, default="stdout")
+    return Text(text=str(body, "utf-8", "replace"), stream=stream)
+
+
+def _data_in(header: dict[str, Any], body: bytes, limits: Limits) -> Data:
+    return Data(data=bytes(body))
+
+
+def _log_in(header: dict[str, Any], body: bytes, limits: Limits) -> Log:
+    found = _unpack(body, limits)
+    if type(found) is not dict:
+        raise ProtocolError("a log line that is no map")
+    return Log(
+        level=_expect(header, "level", str, default="info"),
+        time=_expect(header, "time", float, int, default=0.0),
+        text=_expect(found, "text", str, default=""),
+        fields=_expect(found, "fields", dict, default={}),
+    )
+
+
+def _state_in(header: dict[str, Any], body: bytes, limits: Limits) -> StateChange | None:
+    state = _expect(header, "state", str)
+    attempt = _expect(header, "attempt", int, default=1)
+    try:
+        return StateChange(state=State(state), attempt=attempt)
+    except ValueError:  # a state of a later version
+        return None
+
+
+def _need_in(header: dict[str, Any], body: bytes, limits: Limits) -> Need:
+    details = _unpack(body, limits) if body else {}
+    if type(details) is not dict:
+        raise ProtocolError("details that are no map")
+    return Need(what=_expect(header, "what", str), details=details)
+
+
+def _end_in(header: dict[str, Any], body: bytes, limits: Limits) -> End:
+    status = _expect(header, "status", int)
+    try:
+        state = State(_expect(header, "state", str))
+    except ValueError:  # an end of a later version
+        state = State.FAILED if status else State.OK
+    if not state.ended:
+        raise ProtocolError(f"{state} is no end")
+    started = header.get("started")
+    return End(
+        state=state,
+        status=status,
+        code=_expect(header, "code", str, default=""),
+        message=str(body, "utf-8", "replace"),
+        retryable=_expect(header, "retryable", bool, default=False),
+        rows=_expect(header, "rows", int, default=0),
+        bytes=_expect(header, "bytes", int, default=0),
+        attempt=_expect(header, "attempt", int, default=1),
+        created=_expect(header, "created", float, int, default=0.0),
+        started=None if started is None else _expect(header, "started", float, int),
+        ended=_expect(header, "ended", float, int, default=0.0),
+    )
+
+
+def _progress_in(
+    header: dict[str, Any], body: bytes, limits: Limits, size: int
+) -> ProgressReport:
+    job, _ = _job_of({**header, "seq": 1})
+    items = _unpack(body, limits)
+    if type(items) is not list:
+        raise ProtocolError("progress that is no array")
+    return ProgressReport(job=job, items=tuple(map(_progress_item, items)))
+
+
+def _progress_item(item: Any) -> Progress:
+    kinds = [str, str, int, int]
+    if type(item) is not list or [type(part) for part in item[:4]] != kinds:
+        raise ProtocolError("progress that is no [key, phase, done, total]")
+    return Progress(key=item[0], phase=item[1], done=item[2], total=item[3])
+
+
+def _output(
+    type_: Type, read: Callable[[dict[str, Any], bytes, Limits], Record | None]
+) -> Callable[..., Output]:
+    def made(header: dict[str, Any], body: bytes, limits: Limits, size: int) -> Output:
+        job, seq = _job_of(header)
+        record = read(header, body, limits)
+        return Output(type=type_, job=job, seq=seq, record=record, size=size)
+
+    return made
+
+
+_READERS: dict[int, Callable[..., Message | Output | ProgressReport]] = {
+    **{
+        cls.TYPE: _reader(cls)
+        for name in messages.__all__
+        if dataclasses.is_dataclass(cls := getattr(messages, name))
+        and isinstance(cls, type)
+        and issubclass(cls, Message)
+        and cls is not Message
+    },
+    Type.SCHEMA: _output(Type.SCHEMA, _schema_in),
+    Type.ROWS: _output(Type.ROWS, _rows_in),
+    Type.TEXT: _output(Type.TEXT, _text_in),
+    Type.DATA: _output(Type.DATA, _data_in),
+    Type.LOG: _output(Type.LOG, _log_in),
+    Type.STATE: _output(Type.STATE, _state_in),
+    Type.NEED: _output(Type.NEED, _need_in),
+    Type.END: _output(Type.END, _end_in),
+    Type.PROGRESS: _progress_in,
+}

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from scripted import Authority, scripted
+
+from registry_service.errors import RegistryError, SettingsError, TLSError
+from registry_service.settings import RegistrySettings
+from registry_service.tls import TLSContexts, find_certificates
+from registry_service.transport import Transport
+
+
+def get(url: str, certs: Path) -> int:
+    with (
+        Transport(RegistrySettings(retries=0, certs_dirs=(certs,))) as transport,
+        transport.request("GET", url) as response,
+    ):
+        return response.status
+
+
+def test_an_authority_in_the_hosts_directory_is_trusted(tmp_path: Path) -> None:
+    with scripted(lambda request: request.answer(), Authority(tmp_path)) as server:
+        assert get(server.url, tmp_path) == 200
+
+
+def test_an_unknown_authority_is_named_with_the_place_for_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, trusted=False)
+    with (
+        scripted(lambda request: request.answer(), authority) as server,
+        pytest.raises(TLSError, match="unknown authority") as caught,
+    ):
+        get(server.url, tmp_path)
+    assert caught.value.reason == "unknown-ca"
+    assert str(tmp_path / server.host) in str(caught.value)
+    assert not caught.value.retryable
+
+
+def test_the_wrong_name_and_the_wrong_time(tmp_path: Path) -> None:
+    for authority, reason in (
+        (Authority(tmp_path, name="elsewhere.example"), "name"),
+        (Authority(tmp_path, expired=True), "expired"),
+    ):
+        with (
+            scripted(lambda request: request.answer(), authority) as server,
+            pytest.raises(TLSError) as caught,
+        ):
+            get(server.url, tmp_path)
+        assert caught.value.reason == reason
+
+
+def test_a_server_of_plain_http_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    with (
+        scripted(lambda request: request.answer()) as server,
+        pytest.raises(TLSError, match=r"plain http.*insecure_hosts") as caught,
+    ):
+        get(server.url.replace("http:", "https:"), tmp_path)
+    assert caught.value.reason == "plain-http"
+
+
+def test_a_client_certificate_is_sent_where_one_is_there(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, wants_client=True)
+    with scripted(lambda request: request.answer(), authority) as server:
+        # What a server does first to who shows no certificate is up to the two systems: the
+        # alert, or the end of the connection.
+        with pytest.raises(RegistryError) as caught:
+            get(server.url, tmp_path)
+        assert not isinstance(caught.value, TLSError) or caught.value.reason in (
+            "client-certificate",
+            "handshake",
+        )
+        mine = authority.ca.issue_cert("me@example.org")
+        mine.private_key_pem.write_to_path(str(tmp_path / server.host / "client.key"))
+        mine.cert_chain_pems[0].write_to_path(str(tmp_path / server.host / "client.cert"))
+        assert get(server.url, tmp_path) == 200
+
+
+@pytest.mark.parametrize(("there", "missing"), [("x.cert", "x.key"), ("x.key", "x.cert")])
+def test_half_a_pair_names_the_other_half(tmp_path: Path, there: str, missing: str) -> None:
+    place = tmp_path / "r.example"
+    place.mkdir()
+    (place / there).write_text("")
+    with pytest.raises(SettingsError, match=missing) as caught:
+        find_certificates([tmp_path], "r.example", 443)
+    assert caught.value.status == 2
+
+
+def test_directories_with_and_without_a_port(tmp_path: Path) -> None:
+    for name in ("r.example", "r.example:443", "r.example:5000", "[::1]:5000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ca.crt").write_text("")
+
+    def found(host: str, port: int) -> list[str]:
+        return [path.parent.name for path in find_certificates([tmp_path], host, port).roots]
+
+    assert found("r.example", 443) == ["r.example:443", "r.example"]
+    assert found("r.example", 5000) == ["r.example:5000"]
+    assert found("::1", 5000) == ["[::1]:5000"]
+    assert found("other.example", 443) == []
+
+
+def test_roots_of_several_directories_count_together(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "r.example").mkdir(parents=True)
+        (tmp_path / name / "r.example" / "ca.crt").write_text("")
+    found = find_certificates(
+        [tmp_path / "one", tmp_path / "none", tmp_path / "two"], "r.example", 443
+    )
+    assert len(found.roots) == 2
+
+
+@pytest.mark.parametrize("files", [["ca.crt"], ["c.cert", "c.key"]])
+def test_files_that_are_no_certificates_are_named(tmp_path: Path, files: list[str]) -> None:
+    place = tmp_path / "r.example"
+    place.mkdir()
+    for name in files:
+        (place / name).write_text("nonsense")
+    with pytest.raises(SettingsError, match=str(place / files[0])):
+        TLSContexts([tmp_path]).get("r.example", 443)
+
+
+def test_a_context_is_made_anew_when_its_files_change(tmp_path: Path) -> None:
+    contexts = TLSContexts([tmp_path])
+    common = contexts.get("r.example", 443)
+    assert contexts.get("other.example", 443) is common
+    place = tmp_path / "r.example"
+    place.mkdir()
+    trustme.CA().cert_pem.write_to_path(str(place / "ca.crt"))
+    first = contexts.get("r.example", 443)
+    assert first is not common and contexts.get("r.example", 443) is first
+    trustme.CA().cert_pem.write_to_path(str(place / "ca.crt"))
+    os.utime(place / "ca.crt", ns=(1, 1))
+    assert contexts.get("r.example", 443) is not first
+    assert contexts.get("other.example", 443) is common
+
+
+def test_verification_is_never_off(tmp_path: Path) -> None:
+    context = TLSContexts([tmp_path]).get("r.example", 443)
+    assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname

@@ -75,12 +75,13 @@ def _host_and_port(text: str, rest: str) -> tuple[str, int]:
 def reach(endpoint: Endpoint, timeout: float) -> None:
     """Return when somebody listens at ``endpoint``, else raise `UnreachableError`.
 
-    ``timeout`` is in seconds. A listener whose queue is full counts as one.
+    ``timeout``, in seconds, is for tcp; a Unix socket answers at once, and one whose queue is
+    full counts as a listener.
     """
     try:
         if endpoint.scheme == "ipc":
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.settimeout(timeout)
+                probe.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     probe.connect(endpoint.path)
         else:

@@ -69,7 +69,7 @@ class Link:
                 events += self.conn.feed(decode(frames, self.conn.limits), now)
             except MessageError as error:
                 events += self.conn.lost(error)
-        if self.conn.outgoing:
+        if self.conn.outgoing or self._pending:  # looking may have shown that it can send now
             self.flush()
         return events, more
 

@@ -109,9 +109,7 @@ def test_threads_and_jobs_share_one_token(transport: Transport) -> None:
         ]
         sizes: list[int | None] = []
         threads = [
-            threading.Thread(
-                target=lambda one=one: sizes.append(one.blob_size("team/app", digest))  # type: ignore[misc]
-            )
+            threading.Thread(target=lambda one=one: sizes.append(one.blob_size("team/app", digest)))
             for one in clients
         ]
         for thread in threads:

@@ -148,7 +148,7 @@ def test_what_servers_call_a_token(document: dict[str, Any], value: str, life: f
     "body", [b"", b"<html>", b"[]", b'{"token": ""}', b'{"token": 5}', b'{"token": "a\\r\\nb: c"}']
 )
 def test_answers_without_a_token(body: bytes) -> None:
-    with pytest.raises(ProtocolError, match="auth.example/token"):
+    with pytest.raises(ProtocolError, match=r"auth\.example/token"):
         Token.parse(body, URL)
 
 

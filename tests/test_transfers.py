@@ -158,6 +158,30 @@ def test_a_source_that_cannot_begin_in_the_middle_is_read_past_it(store: Store) 
     assert content_of(store, source.descriptor) == CONTENT
 
 
+def test_a_stream_that_cannot_be_closed_has_delivered_all_the_same(store: Store) -> None:
+    class Stream:
+        offset = 0
+        length = 1
+
+        def __init__(self) -> None:
+            self.rest = b"x"
+
+        def readinto(self, buffer: memoryview, /) -> int:
+            count = len(self.rest)
+            buffer[:count], self.rest = self.rest, b""
+            return count
+
+        def close(self) -> None:
+            raise OSError("already closed")
+
+    class Source:
+        def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
+            return Stream()
+
+    descriptor = Descriptor(media_type="a/b", digest=Digest.of(b"x"), size=1)
+    assert store.ensure(descriptor, Source()).wait() == "fetched"
+
+
 def test_a_source_that_begins_elsewhere_is_refused(store: Store) -> None:
     source = FaultySource(CONTENT, [Fault(after=9), Fault(wrong_offset=True)])
     with pytest.raises(ProtocolError, match="asked for the bytes from 9 on"):
@@ -523,6 +547,21 @@ def test_idle_workers_end() -> None:
     assert done.wait(PATIENCE)
     assert workers.close(PATIENCE)
     assert not workers.submit(lambda _: None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_step_that_raises_costs_no_place() -> None:
+    workers = Workers(1, name="raise-test")
+    done = threading.Event()
+
+    def fail(_: memoryview) -> None:
+        raise ValueError("a fault of the program")
+
+    workers.submit(fail)
+    eventually(lambda: not any(one.name.startswith("raise-test") for one in threading.enumerate()))
+    workers.submit(lambda _: done.set())
+    assert done.wait(PATIENCE)
+    assert workers.close(PATIENCE)
 
 
 def test_workers_take_steps_when_they_are_due() -> None:

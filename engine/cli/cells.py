@@ -10,7 +10,17 @@ from typing import Any
 from ..spec import Column, ColumnType
 from ..table import jsonable
 
-__all__ = ["Kind", "csv_cell", "human_size", "json_line", "kind_of", "plain", "printable", "short_key", "shown"]
+__all__ = [
+    "Kind",
+    "csv_cell",
+    "human_size",
+    "json_line",
+    "kind_of",
+    "plain",
+    "printable",
+    "short_key",
+    "shown",
+]
 
 
 class Kind:

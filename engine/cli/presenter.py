@@ -39,7 +39,7 @@ class Presenter:
         self._bars: Bars | None = None
         self._shows_progress = err.isatty()
         self._writer = self._writer_of(output, out)
-        self._one_terminal = self._table is not None and _same(out, err)
+        self._one_terminal = out.isatty() and _same(out, err)
 
     def _writer_of(self, output: str, out: IO[str]) -> Writer:
         if output == "json":
@@ -106,7 +106,8 @@ class Presenter:
         if self._bars is None:
             from .terminal import Bars
 
-            self._writer.flush() if self._writer.held else None
+            if self._writer.held:
+                self._writer.flush()
             self._bars = Bars(self._err)
             self._above(self._bars)
         self._bars.update(record)

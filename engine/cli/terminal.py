@@ -73,9 +73,7 @@ class TableWriter(RawWriter):
         heading = not self._widths
         names = [printable(column.name.upper(), lines=False) for column in self._columns]
         if heading:
-            self._widths = column_widths(
-                [names, *self._pending], self._kinds, self.console.width
-            )
+            self._widths = column_widths([names, *self._pending], self._kinds, self.console.width)
         table = Table(
             box=None,
             pad_edge=False,

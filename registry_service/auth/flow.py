@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -20,6 +21,7 @@ from ..hosts import is_private_literal, origin
 __all__ = ["Token", "TokenAnswer", "TokenRequest", "check_realm", "token_flow"]
 
 CLIENT_ID = "registry-engine"
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
 _LEAST_LIFE = 60.0  # seconds; what the token protocol says where the server does not
 _NO_POST = frozenset({400, 401, 404, 405, 501})
 
@@ -64,7 +66,7 @@ class Token:
         if not isinstance(document, dict):
             raise ProtocolError(f"{where}: the token server's answer is not a JSON map")
         value = document.get("access_token") or document.get("token")
-        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             raise ProtocolError(f"{where}: the token server's answer holds no token")
         life = document.get("expires_in")
         if isinstance(life, bool) or not isinstance(life, (int, float)):

@@ -166,8 +166,9 @@ class Partial:
 
         A second call does nothing.
         """
-        if self._fd >= 0 and not self.position and _is_at(self._fd, self._path):
-            self.discard()
+        with contextlib.suppress(OSError, StoreError):
+            if self._fd >= 0 and not self.position and _is_at(self._fd, self._path):
+                self.discard()
         self._shut()
 
     @property

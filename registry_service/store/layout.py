@@ -143,7 +143,8 @@ class Layout:
     def set_entry(self, name: str, descriptor: Descriptor) -> None:
         """Let ``name`` name ``descriptor`` and nothing else. Durable when it returns."""
         for directory in (self._blobs, *self._blobs.iterdir()):
-            sync_directory(directory)
+            if directory.is_dir():
+                sync_directory(directory)
         annotations = {**descriptor.annotations, REF_NAME: name}
         entry = dataclasses.replace(descriptor, annotations=annotations, data=None).to_json()
 

@@ -9,6 +9,7 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import DoesNotExistError
+from .source import BlobStream
 
 __all__ = ["MemorySource"]
 
@@ -39,7 +40,7 @@ class MemorySource:
             self._blobs[digest] = bytes(content)
         return Descriptor(media_type=media_type, digest=digest, size=len(content))
 
-    def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> MemoryStream:
+    def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
         """The blob from ``offset`` on. Raises `DoesNotExistError`, `CancelledError`."""
         cancel.check()
         with self._lock:

@@ -28,7 +28,7 @@ from typing import Final, Literal
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import CancelledError, InvalidDigestError, StoreError
+from ..errors import CancelledError, InvalidDigestError, RegistryError, StoreError
 from ..observe import LogCallback, ProgressCallback
 from .ingest import Partial
 from .layout import Layout
@@ -105,7 +105,10 @@ class Transfer:
         self.settle(None, CancelledError())
 
     def on_settled(self, watcher: Callable[[Transfer], object]) -> None:
-        """Call ``watcher`` when it is settled, in the thread that settles it; at once if it is."""
+        """Call ``watcher`` when it is settled, in the thread that settles it; at once if it is.
+
+        It must return at once and not raise.
+        """
         with self._mutex:
             if not self._settled.is_set():
                 self._watchers.append(watcher)
@@ -128,10 +131,11 @@ class Transfer:
 class Flight:
     """The movement of one blob, and who waits for it."""
 
-    def __init__(self, owner: Transfers, descriptor: Descriptor) -> None:
+    def __init__(self, owner: Transfers, descriptor: Descriptor, group: int) -> None:
         self._owner = owner
         self.descriptor = descriptor
         self.cancel = Cancellation()
+        self.group = group
         self.takers: list[Transfer] = []  # guarded by the mutex of the owner, as is `ended`
         self.ended = False
         self._name = str(descriptor.digest)
@@ -201,7 +205,8 @@ class Flight:
             partial.fill(stream, buffer, self.cancel, self._report)
         finally:
             attempt.gained = partial.position > begin
-            stream.close()
+            with contextlib.suppress(RegistryError, OSError):  # what was read is read
+                stream.close()
 
     def _fail(self, taker: Transfer, attempt: Attempt, error: Exception) -> float | None:
         """What follows a failure: the seconds until the next attempt, or None without one."""
@@ -276,7 +281,7 @@ class Transfers:
             flight = self._flights.get(key)
             fresh = flight is None
             if flight is None:
-                flight = self._flights[key] = Flight(self, descriptor)
+                flight = self._flights[key] = Flight(self, descriptor, id(ticket.source))
             joined = flight
             # The ticket is new, so the watcher cannot run at once, under the mutex.
             ticket.on_settled(lambda _: self._left(joined, ticket))
@@ -290,7 +295,7 @@ class Transfers:
     def submit(self, flight: Flight, delay: float) -> None:
         """Let a worker take the flight's next step. Called by who owns the flight."""
         try:
-            taken = self._workers.submit(flight.step, delay)
+            taken = self._workers.submit(flight.step, delay, flight.group)
         except RuntimeError as error:
             self.finish(flight, None, StoreError(f"no thread for a transfer: {error}"))
             taken = False

@@ -72,6 +72,7 @@ class RequestLog:
         self._entries: collections.OrderedDict[int, LoggedRequest] = collections.OrderedDict()
         self._on_done = on_done
         self._number = 0
+        self._cleared = 0
 
     def number(self) -> int:
         """A number for a request that has come in."""
@@ -82,7 +83,8 @@ class RequestLog:
     def record(self, entry: LoggedRequest) -> None:
         """Add a request, or put what is known now in place of what was."""
         with self._changed:
-            self._entries[entry.number] = entry
+            if entry.number > self._cleared:
+                self._entries[entry.number] = entry
             while len(self._entries) > _KEPT:
                 self._entries.popitem(last=False)
             self._changed.notify_all()
@@ -94,8 +96,10 @@ class RequestLog:
             return list(self._entries.values())
 
     def clear(self) -> None:
+        """Forget every request that has come in, also those that are under way."""
         with self._changed:
             self._entries.clear()
+            self._cleared = self._number
 
     def wait_for(
         self, predicate: Callable[[list[LoggedRequest]], object], timeout: float

@@ -238,13 +238,14 @@ class Transport:
                 connect=request.connect,
                 read=request.read,
             )
+        except ValueError as error:  # a header or URL that no request can have
+            raise ProtocolError(
+                f"{request.method} {show_url(request.url)}: this cannot be sent; its URL or "
+                "one of its headers is malformed"
+            ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = translate(error, exchange, request.method, request.url)
             raise failure from error
-        except ValueError as error:  # a header or URL that no request can have
-            raise ProtocolError(
-                f"{request.method} {show_url(request.url)}: cannot be sent ({error})"
-            ) from None
         finally:
             if blocks is not None:
                 blocks.close()

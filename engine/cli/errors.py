@@ -1,0 +1,15 @@
+"""How ``enginectl`` says what is wrong."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from .cells import printable
+
+__all__ = ["complain"]
+
+
+def complain(message: str, err: IO[str]) -> None:
+    """One error on standard error; what came from elsewhere cannot steer the terminal."""
+    err.write(f"enginectl: {printable(message)}\n")
+    err.flush()

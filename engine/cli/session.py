@@ -1,0 +1,147 @@
+"""What the commands of one invocation share: the connection, and how results are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import CancelledError, ConnectionLostError
+from ..status import Status
+
+if TYPE_CHECKING:
+    from ..client import Client, Run
+    from ..records import End
+
+__all__ = ["Session", "SubmitOptions"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """How a job is submitted: the options that every job command has. ``deadline`` is in
+    seconds; ``detach`` prints the job's id and does not follow it."""
+
+    detach: bool = False
+    key: str | None = None
+    deadline: float | None = None
+    priority: int = 0
+
+
+class Session:
+    """One invocation of ``enginectl``: ``endpoint`` is where the engine is (empty: the
+    default), ``output`` one of table, json and csv."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        output: str,
+        environ: Mapping[str, str],
+        out: IO[str] | None = None,
+        err: IO[str] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.output = output
+        self.out = sys.stdout if out is None else out
+        self.err = sys.stderr if err is None else err
+        self._environ = environ
+        self._client: Client | None = None
+
+    def client(self, timeout: float = 5.0) -> Client:
+        """The connection, made when it is first needed. Raises `UnreachableError`."""
+        if self._client is None:
+            from ..client import Client  # zmq is for those who connect
+            from ..paths import default_endpoint
+
+            endpoint = self.endpoint or default_endpoint(self._environ, os.getuid())
+            self._client = Client(endpoint, timeout=timeout)
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def rows(self, job: str, *args: str) -> list[Mapping[str, Any]]:
+        """The rows of a query, each by its columns' names. Raises what the job ended with."""
+        return [row.to_dict() for row in self.client().run(job, *args)]
+
+    def submit(
+        self,
+        job: str,
+        args: tuple[str, ...] = (),
+        env: Mapping[str, Any] | None = None,
+        options: SubmitOptions | None = None,
+    ) -> int:
+        """Submit a job, show what it emits, and return its status as an exit status.
+
+        On a terminal SIGINT asks whether to cancel or to detach; elsewhere it cancels.
+        Raises what the engine answers to the submission, and `ConnectionLostError`.
+        """
+        options = options or SubmitOptions()
+        run = self.client().run(
+            job,
+            *args,
+            env=env,
+            key=options.key,
+            deadline=options.deadline,
+            priority=options.priority,
+        )
+        if options.detach:
+            run.close()
+            self.out.write(f"{run.id}\n")
+            self.out.flush()
+            return Status.OK
+        return self._follow(run)
+
+    def _follow(self, run: Run) -> int:
+        from .interrupts import Interrupts
+        from .presenter import Presenter
+
+        presenter = Presenter(self.output, out=self.out, err=self.err)
+        following = _Following(run, self.client())
+        ask = sys.stdin is not None and sys.stdin.isatty() and self.err.isatty()
+        try:
+            with Interrupts(following, ask=ask, still=presenter.paused) as interrupts:
+                try:
+                    for event in run.events():
+                        presenter.take(event)
+                except ConnectionLostError:
+                    if interrupts.detached:
+                        presenter.close()
+                        self.err.write(f"enginectl: job {run.id} goes on\n")
+                        return Status.OK
+                    if interrupts.cancelled:
+                        raise CancelledError(
+                            "the job was cancelled; its end has not come yet"
+                        ) from None
+                    raise
+        except BrokenPipeError:
+            run.cancel("the reader of its output has gone")
+            raise
+        finally:
+            presenter.close()
+        return self._status(run.end)
+
+    def _status(self, end: End | None) -> int:
+        assert end is not None  # the iteration ended
+        if end.status != Status.OK:
+            from .errors import complain
+
+            complain(end.message or f"the job ended as {end.state}", self.err)
+        return end.status if 0 <= end.status <= 255 else Status.ERROR
+
+
+class _Following:
+    """A run as the signals act on it."""
+
+    def __init__(self, run: Run, client: Client) -> None:
+        self._run = run
+        self._client = client
+
+    def cancel(self) -> None:
+        self._run.cancel("its client was interrupted")
+
+    def leave(self) -> None:
+        self._client.close()  # who reads the run hears of it at once; the job goes on

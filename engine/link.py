@@ -120,9 +120,7 @@ class Link:
         self.socket.close(linger=1000 if not self._pending else 0)
 
 
-def connect(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, timeout: float
-) -> Link:
+def connect(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, timeout: float) -> Link:
     """A link with an open session, within ``timeout`` seconds.
 
     Raises `UnreachableError` where no engine answers, or what the engine answered.

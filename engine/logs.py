@@ -86,10 +86,16 @@ def task_events(task: Task, event: str, fields: Mapping[str, Any]) -> None:
         log.log(level, str(told.pop("text", "")), **told)
     elif event == "ended" and told.get("status"):
         log.warning("ended", **told)
-    elif event == "started":
-        log.debug("started", **told)
+    elif event == "started" or _is_query(task):
+        log.debug(event, **told)
     else:
         log.info(event, **told)
+
+
+def _is_query(task: Task) -> bool:
+    """The engine's own queries change nothing, and are asked often."""
+    spec = task.job.spec
+    return spec is not None and not spec.journalled
 
 
 def _free(key: str) -> str:

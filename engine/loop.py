@@ -46,9 +46,7 @@ class Loop:
     not end the service of all others.
     """
 
-    def __init__(
-        self, name: str, *, on_error: Callable[[Exception], None] | None = None
-    ) -> None:
+    def __init__(self, name: str, *, on_error: Callable[[Exception], None] | None = None) -> None:
         self._on_error = on_error or _report
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []

@@ -1,112 +1,25 @@
-"""The server: ROUTER sockets, the sessions of their clients, and the readers of their jobs.
-
-The thread ``engine-io`` owns every socket and every session, and never waits on either: a
-client that does not read has its messages held in its own bounded outbox, and what it follows
-waits in the jobs' logs. The threads of handlers only ever tell it that a log has grown.
-"""
+"""The server: ROUTER sockets bound at endpoints, and the one thread that serves them."""
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import secrets
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import zmq
 
-from .dispatch import Dispatcher, Submission, Task
+from .dispatch import Dispatcher
 from .endpoints import Endpoint
 from .engine import Engine
-from .errors import (
-    ConnectionLostError,
-    EngineError,
-    LimitError,
-    NotAllowedError,
-)
-from .listening import Listener, principal_of
-from .loop import Loop, Timer
-from .output import Reader
+from .listening import Listener
+from .loop import Loop
+from .serving import ServerSettings, Sessions
 from .version import __version__
-from .wire.codec import PROGRESS_ITEMS, MessageError, decode, encode, encode_progress
-from .wire.limits import Limits
-from .wire.messages import Bye, Cancel, Credit, Detach, Hello, Message, Submit
-from .wire.session import FEATURES, VERSIONS, Incoming, ServerConnection, Terms
+from .wire.session import FEATURES, VERSIONS, Terms
 
 __all__ = ["Server", "ServerSettings"]
-
-_log = logging.getLogger("engine.server")
-
-_TURN = 64  # messages taken from a socket, or sent of one job, before others have their turn
-_TURN_BYTES = 1024 * 1024
-_FIRST_RETRY, _LAST_RETRY = 0.002, 0.1  # seconds between attempts at a full pipe
-_PROBE_SECONDS = 1.0  # at most so often is everyone asked for a sign after a disconnect
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """How a server treats its clients. Times in seconds.
-
-    ``open_tcp`` allows ports that anyone can use. ``sessions`` bounds the clients,
-    ``jobs_per_session`` what one of them may follow at a time. ``send_queue`` is the messages
-    that ZeroMQ holds for a client, ``outbox`` the bytes that are held beyond these before the
-    session is ended. ``authorise`` is asked with the principal and the job's name.
-    """
-
-    open_tcp: bool = False
-    heartbeat: float = 10.0
-    misses: int = 3
-    handshake: float = 3.0
-    linger: float = 2.0
-    limits: Limits = dataclasses.field(default_factory=Limits)
-    sessions: int = 1000
-    jobs_per_session: int = 256
-    send_queue: int = 256
-    outbox: int = 8 * 1024 * 1024
-    authorise: Callable[[str, str], bool] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("sessions", "jobs_per_session", "send_queue", "outbox", "misses"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1")
-        if self.handshake <= 0 or not 0 <= self.linger <= 60:
-            raise ValueError("handshake is above 0, linger from 0 to 60 seconds")
-
-
-class _Follower:
-    """One job's reader for one session. Owned by the I/O thread."""
-
-    __slots__ = ("closed", "held", "job", "reader", "session", "timer")
-
-    def __init__(self, session: _Session, job: str) -> None:
-        self.session = session
-        self.job = job
-        self.reader: Reader | None = None
-        self.timer: Timer | None = None
-        self.held = False  # waits for the session's outbox
-        self.closed = False
-
-
-class _Session:
-    """One client. Owned by the I/O thread."""
-
-    __slots__ = ("bound", "conn", "followers", "listener", "outbox", "outbox_size", "retry",
-                 "retry_timer", "rid")  # fmt: skip
-
-    def __init__(self, listener: Listener, rid: bytes, conn: ServerConnection) -> None:
-        self.listener = listener
-        self.rid = rid
-        self.conn = conn
-        self.outbox: deque[Sequence[bytes]] = deque()
-        self.outbox_size = 0
-        self.retry = _FIRST_RETRY
-        self.retry_timer: Timer | None = None
-        self.followers: dict[str, _Follower] = {}
-        self.bound: dict[str, Task] = {}  # what dies with the session
 
 
 class Server:
@@ -141,12 +54,7 @@ class Server:
         self._loop: Loop | None = None
         self._listeners: list[Listener] = []
         self._monitors: list[zmq.Socket[bytes]] = []
-        self._sessions: dict[tuple[str, bytes], _Session] = {}
-        self._draining: tuple[str, float | None] | None = None
-        self._probed = 0.0
-        self._probing = False
-        self._closing = False
-        self._quiet = threading.Event()
+        self._sessions: Sessions | None = None
         self._close_mutex = threading.Lock()
         engine.add_info(self._information)
 
@@ -160,7 +68,7 @@ class Server:
     @property
     def sessions(self) -> int:
         """How many clients are connected."""
-        return len(self._sessions)
+        return 0 if self._sessions is None else len(self._sessions)
 
     def start(self) -> None:
         """Bind every endpoint, or none. Raises `ConfigError` or `EngineError`."""
@@ -174,28 +82,29 @@ class Server:
             self._release(0)
             self._loop = None
             raise
+        sessions = Sessions(self._dispatcher, self.settings, self._terms, self._loop)
+        self._sessions = sessions
         for listener in self._listeners:
-            self._loop.add(listener.socket, partial(self._readable, listener))
+            self._loop.add(listener.socket, partial(sessions.readable, listener))
         for monitor in self._monitors:
-            self._loop.add(monitor, partial(self._disconnected, monitor))
-        self._loop.at(time.monotonic() + self._tick_seconds, self._tick)
+            self._loop.add(monitor, partial(sessions.disconnected, monitor))
         self._loop.start()
 
     def drain(self, reason: str = "the engine shuts down", grace: float | None = None) -> None:
         """Tell every client, those that come later too, that no new jobs are taken."""
-        if self._loop is not None:
-            self._loop.call(self._drain, reason, grace)
+        if self._loop is not None and self._sessions is not None:
+            self._loop.call(self._sessions.drain, reason, grace)
 
     def close(self) -> None:
         """Send what is ready to be sent, within the linger time, and close everything."""
         with self._close_mutex:
-            loop = self._loop
-            if loop is None:
+            loop, sessions = self._loop, self._sessions
+            if loop is None or sessions is None:
                 return
             if loop.alive:
-                loop.call(self._begin_close)
-                self._quiet.wait(self.settings.linger)
-                loop.call(self._end_sessions)
+                loop.call(sessions.begin_close)
+                sessions.quiet.wait(self.settings.linger)
+                loop.call(sessions.end_all)
                 loop.close()
             self._release(self.settings.linger)
             self._loop = None
@@ -219,9 +128,7 @@ class Server:
             router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
             router.setsockopt(zmq.IPV6, 1 if endpoint.host.startswith("[") else 0)
             self._monitors.append(router.get_monitor_socket(zmq.EVENT_DISCONNECTED))
-            self._listeners.append(
-                Listener.open(router, endpoint, open_tcp=settings.open_tcp)
-            )
+            self._listeners.append(Listener.open(router, endpoint, open_tcp=settings.open_tcp))
         except BaseException:
             router.disable_monitor()
             router.close(linger=0)
@@ -244,7 +151,7 @@ class Server:
         major, minor = VERSIONS[-1]
         return {
             "server.endpoints": list(self.endpoints),
-            "server.sessions": len(self._sessions),
+            "server.sessions": self.sessions,
             "server.protocol": f"EJP/{major}.{minor}",
             "server.features": list(FEATURES),
             "server.heartbeat": self.settings.heartbeat,
@@ -252,379 +159,3 @@ class Server:
             "limits.jobs_per_session": self.settings.jobs_per_session,
             **{f"limits.{name}": most for name, most in self.settings.limits.to_map().items()},
         }
-
-    # the I/O thread from here on: receiving
-
-    def _readable(self, listener: Listener) -> None:
-        socket = listener.socket
-        for _ in range(_TURN):
-            try:
-                rid = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            session = self._sessions.get((listener.endpoint, rid))
-            if session is None:
-                self._stranger(listener, rid)
-                continue
-            frames = [socket.recv()]
-            while socket.getsockopt(zmq.RCVMORE):
-                frame = socket.recv()
-                if len(frames) <= self.settings.limits.frames:
-                    frames.append(frame)
-            self._take(session, frames)
-
-    def _stranger(self, listener: Listener, rid: bytes) -> None:
-        """A message of a connection that has no session: a HELLO, or too late."""
-        socket = listener.socket
-        frame = socket.recv(copy=False)
-        frames = [frame.bytes]
-        while socket.getsockopt(zmq.RCVMORE):
-            more = socket.recv()
-            if len(frames) <= self.settings.limits.frames:
-                frames.append(more)
-        try:
-            principal = principal_of(frame)
-            if rid[:1] != b"\0":  # a chosen one could be taken for another client's
-                raise NotAllowedError("a client chooses no routing id of its own")
-            if len(self._sessions) >= self.settings.sessions:
-                raise LimitError(
-                    f"{len(self._sessions)} clients are connected, and no more are allowed",
-                    retryable=True,
-                )
-            refusal: EngineError | None = None
-        except (NotAllowedError, LimitError) as error:
-            principal, refusal = "nobody", error
-        now = time.monotonic()
-        conn = ServerConnection(
-            self._terms, token=secrets.token_hex(16), principal=principal, now=now
-        )
-        session = _Session(listener, rid, conn)
-        if refusal is not None:
-            conn.close(refusal)
-        else:
-            self._feed(conn, frames, now)
-        if conn.open:
-            self._sessions[listener.endpoint, rid] = session
-            if self._draining is not None:
-                conn.drain(*self._draining)
-        self._deliver(session)
-
-    def _feed(self, conn: ServerConnection, frames: Sequence[bytes], now: float) -> list[Message]:
-        try:
-            message: Incoming = decode(frames, self.settings.limits)
-        except MessageError as error:
-            return conn.bad(error, now)
-        if isinstance(message, Hello) and self._closing:
-            return []
-        return conn.feed(message, now)
-
-    def _take(self, session: _Session, frames: Sequence[bytes]) -> None:
-        for message in self._feed(session.conn, frames, time.monotonic()):
-            match message:
-                case Submit():
-                    self._submit(session, message)
-                case Credit():
-                    follower = session.followers.get(message.job)
-                    if follower is not None:
-                        self._pump(follower)
-                case Cancel():
-                    self._cancel(session, message)
-                case Detach():
-                    self._unfollow(session, message.job)
-                case Bye():
-                    self._deliver(session)
-                    self._end(session, "")
-        self._deliver(session)
-        if session.outbox:  # it is alive: perhaps it reads now
-            self._flush(session)
-
-    def _submit(self, session: _Session, message: Submit) -> None:
-        conn = session.conn
-        try:
-            task, existed = self._accept(conn.principal, message)
-        except EngineError as error:
-            conn.refused(message.request, error)
-            return
-        except Exception:
-            _log.exception("a submission of %s failed", message.name)
-            problem = "the engine failed to take the job; its log says where"
-            conn.refused(message.request, EngineError(problem, code="internal"))
-            return
-        if not message.detach and not existed:
-            self._bind(session, task)
-        self._follow(session, task, message, existed)
-
-    def _accept(self, principal: str, message: Submit) -> tuple[Task, bool]:
-        authorise = self.settings.authorise
-        if authorise is not None and not authorise(principal, message.name):
-            raise NotAllowedError(f"{principal} may not run {message.name} here")
-        submission = Submission(
-            name=message.name,
-            args=message.args,
-            env=message.env,
-            principal=principal,
-            key=message.key or "",
-            deadline=message.deadline,
-            priority=message.priority,
-            detach=message.detach,
-            single_rows=message.single_rows,
-        )
-        task = self._dispatcher.submit(submission)
-        return task, task.submission is not submission
-
-    def _follow(self, session: _Session, task: Task, message: Submit, existed: bool) -> None:
-        follower = _Follower(session, task.id)
-        if not session.conn.accepted(message, task.id, existed=existed):
-            return
-        try:
-            follower.reader = task.log.attach(lambda: self._poke(follower))
-        except EngineError as error:  # the beginning is kept no more
-            session.conn.finished(task.id)
-            session.conn.failed(task.id, error)
-            return
-        session.followers[task.id] = follower
-        self._deliver(session)
-        self._pump(follower)
-
-    def _bind(self, session: _Session, task: Task) -> None:
-        if len(session.bound) > 2 * self.settings.jobs_per_session:
-            for job in [job for job, one in session.bound.items() if one.state.ended]:
-                del session.bound[job]
-        session.bound[task.id] = task
-
-    def _cancel(self, session: _Session, message: Cancel) -> None:
-        task = self._dispatcher.get(message.job)
-        if task is None or task.state.ended:
-            error = EngineError(f"no job {message.job} is in flight", code="no-job")
-            session.conn.failed(message.job, error)
-        elif task.principal != session.conn.principal:
-            error = NotAllowedError(f"job {message.job} belongs to another principal")
-            session.conn.failed(message.job, error)
-        else:
-            self._dispatcher.cancel(message.job, reason=message.reason[:1000])
-
-    # sending
-
-    def _poke(self, follower: _Follower) -> None:
-        """Any thread: the log of a follower's job has grown."""
-        loop = self._loop
-        if loop is not None:
-            loop.call(self._pump, follower)
-
-    def _pump(self, follower: _Follower) -> None:
-        """Send what the reader has and the credit allows, one turn of it."""
-        reader, session = follower.reader, follower.session
-        if follower.closed or reader is None:
-            return
-        if session.outbox:
-            follower.held = True
-            return
-        follower.held = False
-        conn, job = session.conn, follower.job
-        while True:
-            messages, size = conn.allowance(job)
-            entries = reader.take(messages=min(messages, _TURN), size=min(size, _TURN_BYTES))
-            costly = [entry.size for entry in entries if not entry.free]
-            conn.spent(job, len(costly), sum(costly))
-            for entry in entries:
-                if entry.frames is None:
-                    raise TypeError("the dispatcher of a server needs an encoder")
-                self._send(session, entry.frames)
-            if reader.exhausted:
-                conn.finished(job)
-                self._unfollow(session, job)
-                return
-            progress = reader.progress()
-            for start in range(0, len(progress), PROGRESS_ITEMS):
-                items = progress[start : start + PROGRESS_ITEMS]
-                self._send(session, encode_progress(job, items))
-            if job not in session.followers:  # the session ended while it was sent to
-                return
-            if session.outbox:
-                follower.held = True
-                return
-            if costly:  # there may be more; but others first
-                self._poke(follower)
-                return
-            if not progress:
-                break
-        self._schedule(follower, reader.due)
-
-    def _schedule(self, follower: _Follower, due: float | None) -> None:
-        timer = follower.timer
-        if due is None or (timer is not None and timer.call is not None and timer.when <= due):
-            return
-        if timer is not None:
-            timer.cancel()
-        assert self._loop is not None
-
-        def fire() -> None:
-            follower.timer = None
-            self._pump(follower)
-
-        follower.timer = self._loop.at(due, fire)
-
-    def _deliver(self, session: _Session) -> None:
-        """Send what the connection has to say."""
-        outgoing = session.conn.outgoing
-        if outgoing:
-            session.conn.outgoing = []
-            for message in outgoing:
-                self._send(session, encode(message))
-
-    def _send(self, session: _Session, frames: Sequence[bytes]) -> None:
-        if not session.outbox:
-            try:
-                session.listener.socket.send_multipart([session.rid, *frames], zmq.NOBLOCK)
-                return
-            except zmq.Again:
-                pass
-            except zmq.ZMQError as error:
-                self._unreachable(session, error)
-                return
-        session.outbox.append(frames)
-        session.outbox_size += sum(map(len, frames))
-        if session.outbox_size > self.settings.outbox:
-            self._end(session, "it does not read what it asked for")
-        elif session.retry_timer is None:
-            self._retry_later(session)
-
-    def _retry_later(self, session: _Session) -> None:
-        assert self._loop is not None
-        when = time.monotonic() + session.retry
-        session.retry = min(session.retry * 2, _LAST_RETRY)
-        session.retry_timer = self._loop.at(when, lambda: self._flush(session))
-
-    def _flush(self, session: _Session) -> None:
-        """Try again to send what a full pipe held up."""
-        if session.retry_timer is not None:
-            session.retry_timer.cancel()
-            session.retry_timer = None
-        while session.outbox:
-            frames = session.outbox[0]
-            try:
-                session.listener.socket.send_multipart([session.rid, *frames], zmq.NOBLOCK)
-            except zmq.Again:
-                self._retry_later(session)
-                return
-            except zmq.ZMQError as error:
-                self._unreachable(session, error)
-                return
-            session.outbox.popleft()
-            session.outbox_size -= sum(map(len, frames))
-        session.retry = _FIRST_RETRY
-        for follower in tuple(session.followers.values()):
-            if follower.held:
-                self._poke(follower)
-        if self._closing:
-            self._check_quiet()
-
-    # endings
-
-    def _unreachable(self, session: _Session, error: zmq.ZMQError) -> None:
-        if error.errno != zmq.EHOSTUNREACH:
-            _log.error("sending to a client failed: %s", error)
-        self._end(session, "its client is gone")
-
-    def _unfollow(self, session: _Session, job: str) -> None:
-        follower = session.followers.pop(job, None)
-        if follower is None:
-            return
-        follower.closed = True
-        if follower.timer is not None:
-            follower.timer.cancel()
-        if follower.reader is not None:
-            follower.reader.close()
-        if self._closing:
-            self._check_quiet()
-
-    def _end(self, session: _Session, reason: str) -> None:
-        """Free everything that a session has; what was to die with it is cancelled."""
-        if self._sessions.pop((session.listener.endpoint, session.rid), None) is None:
-            return
-        if reason:
-            _log.info("a session of %s ended: %s", session.conn.principal, reason)
-        session.conn.close()
-        if session.retry_timer is not None:
-            session.retry_timer.cancel()
-        session.outbox.clear()
-        session.outbox_size = 0
-        for job in tuple(session.followers):
-            self._unfollow(session, job)
-        for task in session.bound.values():
-            if not task.state.ended:
-                self._dispatcher.cancel(task.id, reason="the client of the job went away")
-
-    # time
-
-    @property
-    def _tick_seconds(self) -> float:
-        return min(1.0, self.settings.heartbeat / 4)
-
-    def _tick(self) -> None:
-        """Pings that are due, and sessions that are dead."""
-        assert self._loop is not None
-        now = time.monotonic()
-        self._loop.at(now + self._tick_seconds, self._tick)
-        for session in tuple(self._sessions.values()):
-            if session.conn.due > now:
-                continue
-            try:
-                session.conn.tick(now)
-            except ConnectionLostError as error:
-                self._end(session, str(error))
-            else:
-                self._deliver(session)
-
-    def _disconnected(self, monitor: zmq.Socket[bytes]) -> None:
-        """Somebody's connection ended. ZeroMQ does not say whose, but it refuses to send to
-        who is gone: so everyone is asked for a sign of life, at most once a second."""
-        while True:
-            try:
-                monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-        if self._probing or self._closing:
-            return
-        assert self._loop is not None
-        self._probing = True
-        now = time.monotonic()
-        self._loop.at(max(now + 0.02, self._probed + _PROBE_SECONDS), self._probe)
-
-    def _probe(self) -> None:
-        self._probing = False
-        self._probed = time.monotonic()
-        for session in tuple(self._sessions.values()):
-            if not session.outbox:
-                session.conn.probe()
-                self._deliver(session)
-
-    # the end
-
-    def _drain(self, reason: str, grace: float | None) -> None:
-        self._draining = (reason, grace)
-        for session in tuple(self._sessions.values()):
-            session.conn.drain(reason, grace)
-            self._deliver(session)
-
-    def _begin_close(self) -> None:
-        self._closing = True
-        for session in tuple(self._sessions.values()):
-            for follower in tuple(session.followers.values()):
-                self._pump(follower)
-        self._check_quiet()
-
-    def _check_quiet(self) -> None:
-        """Whether nothing is left that could still be sent."""
-        for session in self._sessions.values():
-            if session.outbox or any(map(self._ending, session.followers)):
-                return
-        self._quiet.set()
-
-    def _ending(self, job: str) -> bool:
-        task = self._dispatcher.get(job)
-        return task is None or task.state.ended
-
-    def _end_sessions(self) -> None:
-        for session in tuple(self._sessions.values()):
-            self._end(session, "")

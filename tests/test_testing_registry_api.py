@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+import threading
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from support_registry_http import Answer, call, connected, exchange
+
 from registry_service.testing import Registry, TLSFiles
 from registry_service.testing.images import (
     Image,
@@ -20,7 +24,6 @@ from registry_service.testing.images import (
     random_image,
     random_index,
 )
-from support_registry_http import Answer, call, connected, exchange
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -569,8 +572,6 @@ def test_a_body_that_breaks_off_is_kept_as_far_as_it_came(
 
 
 def test_many_clients_at_once(registry: Registry) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     data = hashlib.shake_256(b"many").digest(300_000)
     of = registry.put_blob("test/app", data)
 
@@ -650,7 +651,8 @@ def test_client_certificates(authority: trustme.CA, tmp_path: Path) -> None:
     files = tls_files(authority, tmp_path, client_ca=True)
     with Registry(tls=files) as registry:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
-        with pytest.raises(OSError):  # noqa: PT011 - an alert or a reset, as the timing has it
+        # An alert or a reset, as the timing has it.
+        with pytest.raises(OSError):
             call(registry, "GET", "/v2/", context=context)
         authority.issue_cert("me@example.org").configure_cert(context)
         assert call(registry, "GET", "/v2/", context=context).status == 200
@@ -671,13 +673,11 @@ def test_only_loopback_is_served_unless_allowed() -> None:
 
 
 def test_an_address_that_is_taken_is_an_error() -> None:
-    with Registry() as one, pytest.raises(OSError, match="[Aa]ddress already in use"):
+    with Registry() as one, pytest.raises(OSError, match=r"[Aa]ddress already in use"):
         Registry(port=one.port).start()
 
 
 def test_a_registry_ends_all_its_threads_with_connections_open() -> None:
-    import threading
-
     before = set(threading.enumerate())
     with Registry() as registry, connected(registry) as idle:
         idle.request("GET", "/v2/")

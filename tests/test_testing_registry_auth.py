@@ -14,12 +14,13 @@ import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_registry_http import Answer, basic, bearer, call
+
 from registry_service.testing import Registry
 from registry_service.testing.access import AccessPolicy, Grant, Scope
 from registry_service.testing.images import push_image, random_image
 from registry_service.testing.passwords import Passwords
 from registry_service.testing.tokens import InvalidTokenError, TokenSigner
-from support_registry_http import Answer, basic, bearer, call
 
 USERS = {"ann": "secret", "bob": "other"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

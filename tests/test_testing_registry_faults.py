@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_registry_http import call, connected
+
 from registry_service.testing import Fault, FaultKind, LoggedRequest, Registry
 from registry_service.testing.faults import FaultSet, path_matches
 from registry_service.testing.images import push_image, random_image
 from registry_service.testing.message import Request
-from support_registry_http import call, connected
 
 DATA = hashlib.shake_256(b"faults").digest(400_000)
 
@@ -354,9 +355,7 @@ def test_faults_in_a_body_leave_error_answers_alone(registry: Registry, path: st
 def test_a_request_is_held_until_released(registry: Registry, path: str) -> None:
     answers: list[int] = []
     with registry.hold(path="/blobs/", times=1) as hold:
-        thread = threading.Thread(
-            target=lambda: answers.append(call(registry, "GET", path).status)
-        )
+        thread = threading.Thread(target=lambda: answers.append(call(registry, "GET", path).status))
         thread.start()
         assert hold.entered.wait(10)
         assert (hold.waiting, answers) == (1, [])

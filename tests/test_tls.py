@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,21 @@ def test_a_context_is_made_anew_when_its_files_change(tmp_path: Path) -> None:
 def test_verification_is_never_off(tmp_path: Path) -> None:
     context = TLSContexts([tmp_path]).get("r.example", 443)
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+
+
+def test_a_handshake_that_is_broken_off(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def hang_up() -> None:
+            peer, _ = listener.accept()
+            peer.recv(1)
+            # Closed with bytes unread: the client sees a reset, not an orderly end.
+            peer.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(TLSError, match="handshake"):
+            get(f"https://127.0.0.1:{listener.getsockname()[1]}/", tmp_path)
+        thread.join(5)

@@ -299,7 +299,7 @@ def test_past_the_end_there_is_nothing(transport: Transport, registry: Registry)
     assert caught.value.http_status == 416
 
 
-@pytest.mark.parametrize("fault", ["drop:after=1000", "drop:after=1000,reset=true"])
+@pytest.mark.parametrize("fault", ["drop:after=1000", "drop:after=1000,reset=yes"])
 def test_a_blob_that_breaks_off_is_an_error(
     transport: Transport, registry: Registry, fault: str
 ) -> None:
@@ -663,3 +663,68 @@ def test_an_index_is_read_as_such(transport: Transport) -> None:
     raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
     with scripted(serve_manifest(raw, f"{OCI_INDEX}; charset=utf-8")) as server:
         assert client(transport, server.host).get_manifest("a", "1").is_index
+
+
+def test_a_registry_that_stays_down_is_not_asked_for_ever(
+    transport: Transport, registry: Registry
+) -> None:
+    registry.add_fault("status:code=503,method=PUT")
+    with pytest.raises(RegistryHTTPError, match="503"):
+        client(transport, registry.host).put_blob("a/b", LAYER, lambda: io.BytesIO(BLOB))
+    assert sum(request.method == "PUT" for request in registry.requests) == 3
+    registry.clear_requests()
+    registry.add_fault("status:code=503,method=POST")
+    with pytest.raises(RegistryHTTPError, match="503"):
+        client(transport, registry.host).put_blob("a/b", LAYER, lambda: io.BytesIO(BLOB))
+    assert len(registry.requests) == 3
+
+
+def test_a_registrys_warnings_are_passed_on_once(transport: Transport) -> None:
+    logs: list[str] = []
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        logs.append(f"{level}: {text}")
+
+    warnings = ['299 - "moving \\"soon\\""', '299 - "read only"', '199 - "other"', "nonsense"]
+    with scripted(lambda request: request.answer(headers={"Warning": warnings})) as server:
+        one = client(transport, server.host, observer=Observer(log=log))
+        one.ping()
+        one.ping()
+    assert logs == [
+        f'warning: {server.host} warns: moving "soon"',
+        f"warning: {server.host} warns: read only",
+    ]
+
+
+def test_a_server_behind_a_proxy_that_takes_itself_for_plain_http(transport: Transport) -> None:
+    endpoint = Endpoint(url="https://r.example/", version=APIVersion.V2, transport=transport)
+    one = V2Client(endpoint, transport, Authenticator(endpoint, transport))
+    at_home = one._sender.at_home
+    assert at_home("http://r.example/v2/a?b=c") == "https://r.example/v2/a?b=c"
+    for other in ("http://r.example:5000/x", "http://s.example/x", "https://r.example/x"):
+        assert at_home(other) == other
+
+
+def test_a_registry_that_does_not_say_a_size(transport: Transport) -> None:
+    def handler(request: Request) -> None:
+        if request.command == "HEAD":
+            request.answer(403)
+        else:
+            request.answer(body=b"0\r\n\r\n", headers={"Transfer-Encoding": "chunked"})
+
+    with (
+        scripted(handler) as server,
+        pytest.raises(ProtocolError, match="does not say the size"),
+    ):
+        client(transport, server.host).blob_size("a", DIGEST)
+
+
+def test_errors_of_a_ping_and_of_a_small_blob(transport: Transport) -> None:
+    with scripted(lambda request: request.answer(404)) as server:
+        one = client(transport, server.host)
+        with pytest.raises(RegistryHTTPError, match="404"):
+            one.ping()
+        with pytest.raises(DoesNotExistError, match="blob"):
+            one.read_blob("a", LAYER, limit=len(BLOB))
+        with pytest.raises(RegistryHTTPError, match="404"):
+            one.mount_blob("a", DIGEST, "b")

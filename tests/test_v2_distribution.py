@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import subprocess
@@ -130,7 +131,7 @@ def test_there_and_back(endpoint: Endpoint) -> None:
     with client(endpoint) as one:
         for descriptor, raw in ((LAYER, BLOB), (CONFIG, b"{}")):
             assert one.blob_size("team/app", descriptor.digest) is None
-            one.put_blob("team/app", descriptor, lambda raw=raw: io.BytesIO(raw))
+            one.put_blob("team/app", descriptor, functools.partial(io.BytesIO, raw))
             assert one.blob_size("team/app", descriptor.digest) == descriptor.size
         document = {
             "schemaVersion": 2,

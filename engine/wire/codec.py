@@ -196,10 +196,7 @@ _BRIEF = frozenset({Type.SCHEMA, Type.LOG, Type.STATE, Type.NEED, Type.END, Type
 def encode_progress(job: str, items: Iterable[Progress]) -> tuple[bytes, ...]:
     """The frames of a PROGRESS. Of ``items`` at most `PROGRESS_ITEMS` fit."""
     body = _pack(
-        [
-            [item.key[:_WORD], item.phase[:_WORD], int(item.done), int(item.total)]
-            for item in items
-        ]
+        [[item.key[:_WORD], item.phase[:_WORD], int(item.done), int(item.total)] for item in items]
     )
     return (_PREFIXES[Type.PROGRESS], _pack({"job": job}), body)
 
@@ -302,9 +299,7 @@ def _check_prefix(frames: Sequence[bytes], limits: Limits) -> int:
     if prefix[3] != MAGIC[3]:
         raise MessageError("another version of the protocol", code="version")
     if len(frames[1]) > limits.header:
-        raise MessageError(
-            f"a header of {len(frames[1])} bytes; at most {limits.header} are taken"
-        )
+        raise MessageError(f"a header of {len(frames[1])} bytes; at most {limits.header} are taken")
     return prefix[4]
 
 
@@ -526,9 +521,7 @@ def _end_in(header: dict[str, Any], body: bytes, limits: Limits) -> End:
     )
 
 
-def _progress_in(
-    header: dict[str, Any], body: bytes, limits: Limits, size: int
-) -> ProgressReport:
+def _progress_in(header: dict[str, Any], body: bytes, limits: Limits, size: int) -> ProgressReport:
     job, _ = _job_of({**header, "seq": 1})
     items = _unpack(body, limits)
     if type(items) is not list:

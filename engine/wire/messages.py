@@ -97,9 +97,7 @@ Words = Annotated[str, Kind(what="text", valid=lambda v: type(v) is str)]
 Count = Annotated[
     int, Kind(what="integer, from 0", valid=lambda v: type(v) is int and v in _COUNTS)
 ]
-Integer = Annotated[
-    int, Kind(what="integer", valid=lambda v: type(v) is int and v in _INTEGERS)
-]
+Integer = Annotated[int, Kind(what="integer", valid=lambda v: type(v) is int and v in _INTEGERS)]
 Number = Annotated[
     float, Kind(what="number", valid=lambda v: type(v) in (int, float) and math.isfinite(v))
 ]
@@ -117,25 +115,27 @@ TextMap = Annotated[
     Mapping[str, str],
     Kind(
         what="map of text to text",
-        valid=lambda v: isinstance(v, Mapping)
-        and all(type(key) is str and type(item) is str for key, item in v.items()),
+        valid=lambda v: (
+            isinstance(v, Mapping)
+            and all(type(key) is str and type(item) is str for key, item in v.items())
+        ),
     ),
 ]
 Features = Annotated[
     tuple[str, ...],
     Kind(
         what="array of text, at most 64",
-        valid=lambda v: type(v) is tuple
-        and len(v) <= 64
-        and all(type(item) is str for item in v),
+        valid=lambda v: type(v) is tuple and len(v) <= 64 and all(type(item) is str for item in v),
     ),
 ]
 CountMap = Annotated[
     Mapping[str, int],
     Kind(
         what="map of text to integer",
-        valid=lambda v: isinstance(v, Mapping)
-        and all(type(key) is str and type(item) is int for key, item in v.items()),
+        valid=lambda v: (
+            isinstance(v, Mapping)
+            and all(type(key) is str and type(item) is int for key, item in v.items())
+        ),
     ),
 ]
 

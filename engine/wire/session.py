@@ -232,9 +232,7 @@ class ServerConnection:
             case Detach():
                 return [message] if self._streams.pop(message.job, None) is not None else []
             case Attach() | Ack() | Input() | Supply():
-                self._unsupported(
-                    message.TYPE.name, getattr(message, "request", None), message.job
-                )
+                self._unsupported(message.TYPE.name, getattr(message, "request", None), message.job)
             case _:
                 return [message]
         return []
@@ -391,9 +389,7 @@ def _common(versions: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
     return max(both, default=None)
 
 
-def error_of(
-    error: Exception, *, request: int | None = None, job: str | None = None
-) -> Error:
+def error_of(error: Exception, *, request: int | None = None, job: str | None = None) -> Error:
     """The ERROR that says ``error``: its code, status and whether a retry can help."""
     status = getattr(error, "status", Status.ERROR)
     first = getattr(error, "first", None)
@@ -654,9 +650,7 @@ class ClientConnection:
         if abandoned:
             self._leave(stream)
             return []
-        return [
-            AcceptedEvent(request=stream.request, job=message.job, existed=message.existed)
-        ]
+        return [AcceptedEvent(request=stream.request, job=message.job, existed=message.existed)]
 
     def _error(self, message: Error) -> list[Event]:
         error = RemoteError(message)

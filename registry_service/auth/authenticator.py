@@ -167,6 +167,14 @@ class Authenticator:
             except StopIteration as done:
                 token: Token = done.value
                 return token
+            except LoginRequiredError as error:
+                if error.host == self.host:
+                    raise
+                raise LoginRequiredError(
+                    f"{self.host} asks for a login: {error}",
+                    host=self.host,
+                    username=error.username,
+                ) from None
 
     def _send(self, request: TokenRequest, cancel: Cancellation, observer: Observer) -> TokenAnswer:
         with self._transport.request(

@@ -18,8 +18,13 @@ _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
 
-def next_page(response: Response) -> str | None:
-    """The URL of the page after this one, None at the last.
+def _as_it_is(url: str) -> str:
+    return url
+
+
+def next_page(response: Response, at_home: Callable[[str], str] = _as_it_is) -> str | None:
+    """The URL of the page after this one, None at the last. ``at_home`` mends the URL of a
+    server that does not know its own scheme.
 
     Raises `ProtocolError` for one at another origin: credentials would go there.
     """
@@ -29,7 +34,7 @@ def next_page(response: Response) -> str | None:
             relations = ((found[1] or found[2]) if found else "").lower().split()
             if "next" not in relations:
                 continue
-            url: str = urljoin(response.url, link[1])
+            url = at_home(urljoin(response.url, link[1]))
             if not same_origin(url, response.url):
                 raise ProtocolError(
                     f"{show_url(response.url)}: the next page is said to be at "
@@ -39,7 +44,9 @@ def next_page(response: Response) -> str | None:
     return None
 
 
-def pages(url: str, key: str, get: Callable[[str], Response]) -> Iterator[str]:
+def pages(
+    url: str, key: str, get: Callable[[str], Response], at_home: Callable[[str], str] = _as_it_is
+) -> Iterator[str]:
     """The texts in the list ``key`` of each page, from ``url`` on.
 
     ``get`` sends the request and raises for an answer that is an error. A list that is null
@@ -53,7 +60,7 @@ def pages(url: str, key: str, get: Callable[[str], Response]) -> Iterator[str]:
         seen.add(following)
         with get(following) as response:
             document = _document(response)
-            following = next_page(response)
+            following = next_page(response, at_home)
         items = document.get(key)
         if items is None:
             items = []

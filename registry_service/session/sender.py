@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Mapping, Sequence
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..auth import Authenticator
@@ -14,9 +17,12 @@ from ..transport import Body, Response, Transport, same_origin
 
 __all__ = ["Sender"]
 
+_WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.){1,1000})"')
+_WARNINGS: Final = 100
+
 
 class Sender:
-    """Sends to ``endpoint`` for one caller; thread-safe.
+    """Sends to ``endpoint`` for one caller; thread-safe. One lock guards what it warned of.
 
     ``headers`` are the caller's own: a map of names to lists of values. They go to the
     registry's origin only, as the authorization does; an ``Authorization`` among them is
@@ -38,6 +44,8 @@ class Sender:
         self.authenticator = authenticator
         self.cancel = cancel or Cancellation()
         self.observer = observer or Observer()
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
         self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
         self._authorized = any(name.lower() == "authorization" for name in self._own)
 
@@ -51,6 +59,7 @@ class Sender:
         body: Body | bytes | None = None,
         idempotent: bool | None = None,
         patient: bool = False,
+        retries: int | None = None,
         authorization: str | None = None,
         cancel: Cancellation | None = None,
     ) -> Response:
@@ -74,12 +83,14 @@ class Sender:
                 observer=self.observer,
                 idempotent=idempotent,
                 patient=patient,
+                retries=retries,
             )
 
         first = authorization
         if asks:
             first = self.authenticator.authorize(scopes, cancel, self.observer) or first
         response = request(first if own else None)
+        self._warn(response)
         if response.status != 401:
             return response
         if not asks or not same_origin(response.url, self.endpoint.url):
@@ -91,6 +102,20 @@ class Sender:
         if response.status == 401:
             raise self.authenticator.refused(scopes, response.errors())
         return response
+
+    def _warn(self, response: Response) -> None:
+        """Pass on what the registry warns of (code 299), once for each text."""
+        for header in response.header_values("Warning"):
+            found = _WARNING.match(header.strip())
+            if found is None:
+                continue
+            text = "".join(c for c in found[1].replace('\\"', '"') if c.isprintable())
+            with self._lock:
+                new = text not in self._warned and len(self._warned) < _WARNINGS
+                if new:
+                    self._warned.add(text)
+            if new:
+                self.observer.log("warning", f"{self.endpoint.host} warns: {text}")
 
     def at_home(self, url: str) -> str:
         """``url``, which the registry named, with its own scheme if it is its own host.

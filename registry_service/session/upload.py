@@ -19,6 +19,7 @@ from ..errors import (
     ProtocolError,
     RegistryError,
     RegistryHTTPError,
+    UnreachableRegistryError,
     show_url,
 )
 from ..observe import ProgressCallback
@@ -90,15 +91,17 @@ class Uploads:
         policy = RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max)
         attempt = 0
         while True:
+            # The transport tries again to open an upload; to send the blob again is for here.
+            location = self._take(repository, descriptor.digest) or self._open_one(repository)
             try:
-                self._put_once(repository, descriptor, opener, progress)
+                self._send(location, repository, descriptor, opener, progress)
                 return descriptor.digest
             except RegistryError as error:
                 self._sender.cancel.check()
-                if attempt >= policy.retries or not _passing(error):
-                    raise
-                asked = getattr(error, "retry_after", None)
-                wait = policy.wait(attempt, asked, random.random())
+                wait = None
+                if attempt < policy.retries and _passing(error):
+                    asked = getattr(error, "retry_after", None)
+                    wait = policy.wait(attempt, asked, random.random())
                 if wait is None:
                     raise
                 attempt += 1
@@ -131,23 +134,31 @@ class Uploads:
         cancelled = self._sender.cancel.cancelled
         self._cancel(left, _GIVE_UP_CANCELLED if cancelled else _GIVE_UP)
 
-    def _put_once(
+    def _take(self, repository: str, digest: Digest) -> str | None:
+        with self._lock:
+            location = self._waiting.pop((repository, str(digest)), None)
+            if location is not None:
+                self._open[location] = repository
+            return location
+
+    def _open_one(self, repository: str) -> str:
+        with self.start(repository) as response:
+            if response.status != 202:
+                raise response.error()
+            location = self._located(response, repository)
+        with self._lock:
+            self._open[location] = repository
+        return location
+
+    def _send(
         self,
+        location: str,
         repository: str,
         descriptor: Descriptor,
         opener: Callable[[], Readable],
         progress: ProgressCallback,
     ) -> None:
         digest = str(descriptor.digest)
-        with self._lock:
-            location = self._waiting.pop((repository, digest), None)
-        if location is None:
-            with self.start(repository) as response:
-                if response.status != 202:
-                    raise response.error()
-                location = self._located(response, repository)
-        with self._lock:
-            self._open[location] = repository
         body = Body(
             opener=opener,
             length=descriptor.size,
@@ -160,6 +171,7 @@ class Uploads:
             headers=_BINARY,
             body=body,
             patient=True,
+            retries=0,
         ) as response:
             if response.status not in (201, 202, 204):
                 raise response.error()
@@ -216,4 +228,5 @@ def _with_digest(location: str, digest: str) -> str:
 def _passing(error: RegistryError) -> bool:
     if isinstance(error, RegistryHTTPError):
         return error.retryable or error.http_status in _LOST
-    return error.retryable and isinstance(error, (ConnectionBrokenError, DigestMismatchError))
+    kinds = (ConnectionBrokenError, DigestMismatchError, UnreachableRegistryError)
+    return error.retryable and isinstance(error, kinds)

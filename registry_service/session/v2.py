@@ -303,7 +303,7 @@ class V2Client:
                 raise response.error()
             return response
 
-        return pages(first, key, get)
+        return pages(first, key, get, self._sender.at_home)
 
     # helpers
 

@@ -95,14 +95,13 @@ class StreamBody:
             count = self._fill(buffer[:wanted])
             data: bytes | memoryview = buffer[:count]
             if flow is not None:
+                flow.pace(count)
                 data = flow.alter(self.received, data)
             self.received += count
             self._left -= count
             if self._length is not None and self._left == 0:
                 self._ended = True
             yield memoryview(data)
-            if flow is not None:
-                flow.passed(count)
 
     def _more(self) -> bool:
         """Whether bytes are to come; reads the head of the next chunk where one is due."""

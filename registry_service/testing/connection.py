@@ -291,9 +291,9 @@ class Connection:
                 else:
                     data = reader.read_at(place, flow.room(self._sent, min(left, CHUNK)))
                     count = len(data)
+                    flow.pace(count)
                     self._sock.sendall(flow.alter(self._sent, data))
                 self._sent += count
-                flow.passed(count)
 
     def _continue(self) -> None:
         with contextlib.suppress(OSError):

@@ -26,9 +26,9 @@ class ConnectionDropped(Exception):  # noqa: N818 - what was asked for, not an e
 class Flow:
     """Guards a body that passes in pieces. Owned by the connection's thread.
 
-    The mover asks ``room`` how many bytes may pass next, sends or takes that many, through
-    ``alter``, and calls ``passed``; it calls ``reach`` before each piece. ``stopping`` ends every
-    wait. ``offset`` is the place in the content of the body's first byte.
+    For each piece the mover calls ``reach``, asks ``room`` how many bytes may pass, and moves
+    that many, through ``pace`` and ``alter``. ``stopping`` ends every wait. ``offset`` is the
+    place in the content of the body's first byte.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Flow:
                     data = bytes(changed)
         return data
 
-    def passed(self, count: int) -> None:
-        """So many bytes were moved."""
+    def pace(self, count: int) -> None:
+        """Wait as long as so many bytes, which pass next, take at the rate in force."""
         if self._pace is not None:
             self._stopping.wait(count / self._pace)
 

@@ -168,7 +168,9 @@ class Gate:
 
     def _token_by_post(self, exchange: Exchange) -> Response:
         form = _form(exchange)
-        missing = [key for key in ("grant_type", "service", "client_id") if not form.get(key)]
+        missing = [
+            key for key in ("grant_type", "service", "client_id") if not form.get(key, [""])[0]
+        ]
         if missing:
             return _oauth_error("invalid_request", f"{missing[0]} is missing")
         if form["service"][0] != self._service:

@@ -209,6 +209,7 @@ class Transport:
             cancel=cancel,
             send_timeout=request.read,
             total=request.total,
+            certs_dirs=self.settings.certs_dirs,
             ended=self._forget,
         )
         token = current_exchange.set(exchange)

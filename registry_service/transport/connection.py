@@ -51,14 +51,15 @@ class _HTTPConnection(_Attached):
 
 
 class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
-    certs_dirs: tuple[Any, ...] = ()
-
     def connect(self) -> None:
         try:
             super().connect()
         except ssl.SSLError as error:
-            current_exchange.get().check()
-            raise tls_error(error, host=self.host, port=self.port, dirs=self.certs_dirs) from error
+            exchange = current_exchange.get()
+            exchange.check()
+            raise tls_error(
+                error, host=self.host, port=self.port, dirs=exchange.certs_dirs
+            ) from error
         except OSError as error:
             current_exchange.get().check()
             where = join_host_port(self.host, self.port)
@@ -93,23 +94,13 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._contexts = TLSContexts(settings.certs_dirs)
-        self._certs_dirs = settings.certs_dirs
         super().__init__(pool_connections=64, pool_maxsize=settings.connections_per_host)
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
     ) -> None:
         super().init_poolmanager(connections, maxsize, block, blocksize=BLOCK, **pool_kwargs)
-        https = type(
-            "_HTTPSPool",
-            (_HTTPSPool,),
-            {
-                "ConnectionCls": type(
-                    "_HTTPSConnection", (_HTTPSConnection,), {"certs_dirs": self._certs_dirs}
-                )
-            },
-        )
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": https}
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

@@ -9,7 +9,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..cancel import Cancellation
 from ..errors import CancelledError, RegistryTimeoutError, UnreachableRegistryError
@@ -40,10 +41,12 @@ class Exchange:
         cancel: Cancellation,
         send_timeout: float,
         total: float | None = None,
+        certs_dirs: Sequence[Path] = (),
         ended: Callable[[Exchange], object] = lambda exchange: None,
     ) -> None:
         self.cancel = cancel
         self.send_timeout = send_timeout
+        self.certs_dirs = certs_dirs  # for errors, which say where a certificate belongs
         self.expired = False
         self.ended = False
         self._resolver = resolver

@@ -209,7 +209,7 @@ def translate(error: Exception, exchange: Exchange, method: str, url: str) -> Re
     for inner in chain:
         if isinstance(inner, ssl.SSLError) and not isinstance(inner, ssl.SSLEOFError):
             _, host, port = origin(url)
-            return tls_error(inner, host=host, port=port)
+            return tls_error(inner, host=host, port=port, dirs=exchange.certs_dirs)
     for inner in chain:
         if isinstance(inner, (TimeoutError, urllib3.exceptions.TimeoutError)):
             return RegistryTimeoutError(f"{what}: the server was silent for too long")

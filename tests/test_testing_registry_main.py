@@ -1,0 +1,167 @@
+"""The test registry as a program of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+import trustme
+
+COMMAND = [sys.executable, "-W", "error", "-m", "registry_service.testing"]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The program, and the address that it says it is ready at."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        assert words[:2] == ["registry", "ready"], process.communicate()
+        yield process, words[2]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environment(),
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_that_it_is_ready_and_ends_in_order(number: signal.Signals) -> None:
+    with running() as (process, url):
+        with urllib.request.urlopen(f"{url}/v2/", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=20)
+        assert (process.returncode, out, errors) == (0, "", "")
+
+
+def test_it_takes_all_its_options(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    (tmp_path / "htpasswd").write_text(f"ann:{hashed}\n")
+    arguments = [
+        "--listen=127.0.0.1:0",
+        f"--root={tmp_path / 'content'}",
+        f"--htpasswd={tmp_path / 'htpasswd'}",
+        "--token",
+        "--anonymous-pull",
+        "--access=ann=pull:public/*",
+        f"--tls-cert={tmp_path / 'cert.pem'}",
+        f"--tls-key={tmp_path / 'key.pem'}",
+        f"--client-ca={tmp_path / 'ca.pem'}",
+        "--fault=status:code=503,path=/never/",
+        "--verbose",
+    ]
+    with running(*arguments) as (process, url):
+        assert url.startswith("https://127.0.0.1:")
+        assert (tmp_path / "content" / "blobs").is_dir()
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_synthetic_image_and_a_line_for_each_request() -> None:
+    with running("--synthetic", "soak/app:1=1MiB,2048", "--verbose") as (process, url):
+        with urllib.request.urlopen(f"{url}/v2/soak/app/tags/list", timeout=10) as answer:
+            assert answer.read() == b'{"name":"soak/app","tags":["1"]}\n'
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+        assert "GET /v2/soak/app/tags/list 200" in errors
+
+
+def test_a_fault_strikes() -> None:
+    with (
+        running("--fault", "status:code=503,times=1") as (_, url),
+        pytest.raises(urllib.error.HTTPError) as caught,
+    ):
+        urllib.request.urlopen(f"{url}/v2/", timeout=10)
+    assert caught.value.code == 503
+    caught.value.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--listen", "nowhere"], "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--fault", "explode"], "no fault 'explode'; there are drop"),
+        (["--tls-cert", "x"], "given together"),
+        (["--client-ca", "x"], "needs --tls-cert"),
+        (["--token"], "needs --htpasswd"),
+        (["--anonymous-pull"], "need --htpasswd"),
+        (["--access", "nonsense"], "USER=GRANT"),
+        (["--synthetic", "a=1"], "NAME:TAG=SIZE"),
+        (["--synthetic", "a:b=much"], "no size"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_why(arguments: list[str], message: str) -> None:
+    status, errors = refused(*arguments)
+    assert status == 2
+    assert message in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--listen", "0.0.0.0:0"], "not a loopback address"),
+        (["--htpasswd", "/nonexistent/file"], "/nonexistent/file"),
+        (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "/nonexistent/c"),
+        (["--root", "/dev/null/x"], "/dev/null"),
+    ],
+)
+def test_what_cannot_be_served_is_1_and_says_why(arguments: list[str], message: str) -> None:
+    status, errors = refused(*arguments)
+    assert status == 1
+    assert errors.startswith("registry: ")
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_the_help_tells_of_every_fault() -> None:
+    from registry_service.testing import FaultKind
+
+    done = subprocess.run(
+        [*COMMAND, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env=environment(),
+    )
+    for kind in FaultKind:
+        assert f"\n  {kind.value} " in done.stdout

@@ -36,9 +36,9 @@ from .paths import default_endpoint
 from .records import Data, End, Log, Progress, Record, StateChange, Text
 from .spec import Column
 from .table import Table
+from .wire.client_side import AcceptedEvent, Arrived, Draining, Failed, Progressed
 from .wire.codec import check_submit, encode
 from .wire.messages import Submit, Welcome
-from .wire.session import AcceptedEvent, Arrived, Draining, Failed, Progressed
 
 __all__ = ["Client", "Row", "Run"]
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, file = configuration()
         logs.configure(level=config.log.level, format=config.log.format, stream=sys.stderr)
         if options.check:
-            check(config)
+            check(config, file)
             print(f"engined: {file or 'the defaults'}: the configuration can be used")
             return 0
         os.umask(0o077)
@@ -83,7 +83,7 @@ class Daemon:
         self.config = config
         self.engine = Engine(state_dir=state_dir)
         try:
-            install_services(self.engine, config)
+            install_services(self.engine, config, file)
             self._executor = LocalExecutor(config.queues, ageing=config.engine.priority_ageing)
             self._dispatcher = Dispatcher(
                 self.engine,
@@ -144,26 +144,30 @@ class Daemon:
         self._dispatcher.hasten()
 
 
-def check(config: Config) -> None:
+def check(config: Config, file: Path | None = None) -> None:
     """Whether the configuration can be used, its services' sections too. Raises
     `EngineError`. Nothing is made in the state directory."""
     engine = Engine()
     try:
-        install_services(engine, config)
+        install_services(engine, config, file)
         server_settings(config)
     finally:
         engine.shutdown(0)
 
 
-def install_services(engine: Engine, config: Config) -> None:
+def install_services(engine: Engine, config: Config, file: Path | None = None) -> None:
     """Install every service that a distribution brings. Raises `InstallError`, which names
-    the service, and `ConfigError` for the settings of a service that is not there."""
+    the service, and `ConfigError` for the settings of a service that is not there, which
+    names ``file``."""
     found = plugins.entry_points(plugins.SERVICES)
     names = [entry.name for entry in found]
     for name in config.service:
         if name not in names:
             there = ", ".join(names) or "none"
-            raise ConfigError(f"service.{name}: no such service is installed; there are: {there}")
+            raise ConfigError(
+                f"{file or 'configuration'}: service.{name}: no such service is installed; "
+                f"there are: {there}"
+            )
     for entry in found:
         if names.count(entry.name) > 1:
             both = " and ".join(one.distribution for one in found if one.name == entry.name)
@@ -317,19 +321,24 @@ def _reload(daemon: Daemon, reread: Callable[[], Config]) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[queue.SimpleQueue[_Word]]:
-    """The signals that arrive, as a queue. Its ``put`` is safe in a signal handler."""
+    """The signals that arrive, as a queue. Its ``put`` is safe in a signal handler.
+
+    Afterwards they are ignored: the process is about to end, and a late one is not to turn an
+    orderly end into another.
+    """
     words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
 
     def note(number: int, _frame: Any) -> None:
         words.put(signal.Signals(number))
 
     kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {kind: signal.signal(kind, note) for kind in kinds}
+    for kind in kinds:
+        signal.signal(kind, note)
     try:
         yield words
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        for kind in kinds:
+            signal.signal(kind, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,8 +16,8 @@ from .endpoints import Endpoint, reach
 from .errors import ConnectionLostError, EngineError, UnreachableError
 from .following import refusal
 from .version import __version__
+from .wire.client_side import ClientConnection, Event, Lost, Ready
 from .wire.codec import MessageError, decode, encode
-from .wire.session import ClientConnection, Event, Lost, Ready
 
 __all__ = ["Link", "connect"]
 

@@ -17,7 +17,8 @@ from .listening import Listener
 from .loop import Loop
 from .serving import ServerSettings, Sessions
 from .version import __version__
-from .wire.session import FEATURES, VERSIONS, Terms
+from .wire.engine_side import FEATURES, Terms
+from .wire.peer import VERSIONS
 
 __all__ = ["Server", "ServerSettings"]
 

@@ -23,9 +23,9 @@ from .listening import Listener, principal_of
 from .loop import Loop, Timer
 from .output import Reader
 from .wire.codec import PROGRESS_ITEMS, MessageError, decode, encode, encode_progress
+from .wire.engine_side import ServerConnection, Terms
 from .wire.limits import Limits
-from .wire.messages import Bye, Cancel, Credit, Detach, Hello, Message, Submit
-from .wire.session import Incoming, ServerConnection, Terms
+from .wire.messages import Bye, Cancel, Credit, Detach, Hello, Incoming, Message, Submit
 
 __all__ = ["ServerSettings", "Sessions"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["Status", "State"]
+__all__ = ["State", "Status"]
 
 
 class Status(enum.IntEnum):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,9 +76,7 @@ def test_an_image_goes_from_registry_to_store_to_registry_unchanged(
         theirs = tmp_path / "theirs"
         skopeo("copy", "--src-tls-verify=false", f"docker://{source}", f"oci:{theirs}:x")
         assert blobs(images) == blobs(theirs)
-        by_short_name = tmp_path / "short"  # umoci splits its argument at the first colon
-        skopeo("copy", f"oci:{images}:{source}", f"oci:{by_short_name}:x")
-        umoci("unpack", "--rootless", "--image", f"{by_short_name}:x", tmp_path / "bundle")
+        umoci("unpack", "--rootless", "--image", f"{images}:{source}", tmp_path / "bundle")
         unpacked = tmp_path / "bundle" / "rootfs" / "json" / "decoder.py"
         assert unpacked.read_bytes() == Path(json.decoder.__file__).read_bytes()
 
@@ -151,8 +150,6 @@ def test_an_index_of_two_platforms_goes_the_same_way(
                 "manifests": entries,
             }
         ).encode()
-        import urllib.request
-
         put = urllib.request.Request(
             f"http://{host}/v2/multi/manifests/both",
             data=raw,
@@ -189,10 +186,6 @@ def htpasswd(tmp_path: Path) -> Path:
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4, prefix=b"2a"))
     path.write_bytes(USER.encode() + b":" + hashed + b"\n")
     return path
-
-
-def login(password: str) -> tuple[list[str], str]:
-    return ["-u", USER, "--password-stdin"], password
 
 
 def test_behind_htpasswd_right_credentials_wrong_ones_and_none(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import ssl
 import threading
@@ -569,6 +571,51 @@ def test_a_body_that_breaks_off_is_kept_as_far_as_it_came(
     assert call(registry, "GET", where).header("Range") == "0-2"
     entry = next(one for one in registry.requests if one.method == "PATCH")
     assert (entry.status, entry.received, entry.complete) == (None, 3, False)
+
+
+def test_a_failure_of_the_registry_itself_is_500_and_the_connection_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Registry(tmp_path) as registry, connected(registry) as connection:
+        (tmp_path / "uploads").rmdir()
+        connection.request("POST", "/v2/a/blobs/uploads/", b"")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["errors"][0]["code"]) == (500, "UNKNOWN")
+        assert "FileNotFoundError" in caplog.text
+        (tmp_path / "uploads").mkdir()
+        connection.request("POST", "/v2/a/blobs/uploads/", b"")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 202
+
+
+def test_a_registry_is_started_once() -> None:
+    with Registry() as registry, pytest.raises(RuntimeError, match="started once"):
+        registry.start()
+
+
+def test_ipv6() -> None:
+    try:
+        registry = Registry(host="::1")
+        registry.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with contextlib.closing(http.client.HTTPConnection("::1", registry.port, timeout=10)) as ping:
+        ping.request("GET", "/v2/")
+        assert ping.getresponse().status == 200
+    assert registry.url == f"http://[::1]:{registry.port}"
+    registry.stop()
+
+
+def test_put_manifest_checks_names_and_no_content(registry: Registry) -> None:
+    of = registry.put_manifest("a", "1", b"anything", "text/plain")
+    assert call(registry, "GET", f"/v2/a/manifests/{of}").body == b"anything"
+    assert call(registry, "GET", f"/v2/a/referrers/{of}").json["manifests"] == []
+    for name, tag in (("A", "1"), ("a", ".")):
+        with pytest.raises(ValueError, match="is no"):
+            registry.put_manifest(name, tag, b"", "text/plain")
+    with pytest.raises(KeyError):
+        registry.blob("a", digest(b""))
 
 
 def test_many_clients_at_once(registry: Registry) -> None:

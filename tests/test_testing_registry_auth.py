@@ -383,6 +383,7 @@ def test_an_htpasswd_line_that_cannot_be_read_is_named(
         ({"auth": "basic"}, "needs users"),
         ({"anonymous_pull": True}, "need users"),
         ({"users": USERS, "access": {"eve": ["*"]}}, "eve"),
+        ({"users": USERS, "access": {"": ["a"]}}, "needs anonymous_pull"),
         ({"users": {"a:b": "x"}}, "colon"),
         ({"page_size": 0}, "page_size"),
         ({"faults": ["nonsense"]}, "nonsense"),

@@ -287,6 +287,15 @@ def test_short_is_a_whole_answer_with_fewer_bytes(
     assert answer.body == DATA[:kept]
 
 
+def test_short_cuts_a_manifest_too(registry: Registry) -> None:
+    image = random_image(1)
+    push_image(registry, "a", "1", image)
+    registry.add_fault("short:after=10,path=/manifests/")
+    answer = call(registry, "GET", "/v2/a/manifests/1")
+    assert answer.body == image.manifest[:10]
+    assert answer.header("Docker-Content-Digest") == image.digest
+
+
 def test_no_range_answers_with_everything(registry: Registry, path: str) -> None:
     registry.add_fault("no-range:times=1")
     assert call(registry, "GET", path).body == DATA
@@ -350,6 +359,13 @@ def test_faults_in_a_body_leave_error_answers_alone(registry: Registry, path: st
 
 
 # holds
+
+
+def test_a_hold_that_cannot_be_is_refused(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="times="):
+        registry.hold(times=0)
+    with pytest.raises(ValueError, match="after="):
+        registry.hold(after=-1)
 
 
 def test_a_request_is_held_until_released(registry: Registry, path: str) -> None:

@@ -124,6 +124,7 @@ def test_a_fault_strikes() -> None:
         (["--token"], "needs --htpasswd"),
         (["--anonymous-pull"], "need --htpasswd"),
         (["--access", "nonsense"], "USER=GRANT"),
+        (["--access", "ann=read:x"], "ACTIONS:PATTERN"),
         (["--synthetic", "a=1"], "NAME:TAG=SIZE"),
         (["--synthetic", "a:b=much"], "no size"),
         (["--unknown"], "unrecognized arguments"),

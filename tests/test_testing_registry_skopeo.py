@@ -120,3 +120,18 @@ def test_tags_by_pages_and_deleting(skopeo: Path, tmp_path: Path) -> None:
         assert json.loads(listed)["Tags"] == ["a", "b", "c", "d", "e"]
         worked(run(skopeo, tmp_path, "delete", "--tls-verify=false", f"{where}:a"))
         assert registry.tags("app") == []
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_a_missing_program_skips_where_people_work(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("CI", value)
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
+        require("no-such-program")
+
+
+def test_a_missing_program_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed"):
+        require("no-such-program")

@@ -26,9 +26,10 @@ __all__ = [
 class Kind:
     """How a column is shown to people: by what function of a cell that is not None,
     ``right`` aligned or not, cut where it does not fit or folded. It is not narrower than
-    ``least``, since rows that come later may be longer than those that are known."""
+    ``least``, since rows that come later may be longer than those that are known. Where a
+    table is too wide, the lowest ``rank`` gives way first."""
 
-    __slots__ = ("folds", "least", "right", "show")
+    __slots__ = ("folds", "least", "rank", "right", "show")
 
     def __init__(
         self,
@@ -37,11 +38,13 @@ class Kind:
         least: int = 0,
         right: bool = False,
         folds: bool = False,
+        rank: int = 2,
     ) -> None:
         self.show = show
         self.least = least
         self.right = right
         self.folds = folds
+        self.rank = rank
 
 
 def kind_of(column: Column) -> Kind:
@@ -58,7 +61,11 @@ def kind_of(column: Column) -> Kind:
         return Kind(lambda cell: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell)))
     if column.name == "digest" or column.name.endswith("_digest"):
         return Kind(_short_digest, least=19)
-    return Kind(_text, folds=column.name != "state", least=8 if column.name == "state" else 0)
+    if column.name == "media_type":
+        return Kind(_short_media_type, rank=0)
+    if column.name in ("state", "status", "phase"):
+        return Kind(_text, least=8)
+    return Kind(_words, folds=True, rank=1)
 
 
 def shown(kind: Kind, cell: Any) -> str:
@@ -130,7 +137,17 @@ def _text(cell: Any) -> str:
     return str(cell)
 
 
+def _words(cell: Any) -> str:
+    if isinstance(cell, (list, tuple)) and all(isinstance(item, str) for item in cell):
+        return ", ".join(cell)
+    return _text(cell)
+
+
 def _short_digest(cell: Any) -> str:
     text = _text(cell)
     algorithm, colon, value = text.partition(":")
     return f"{algorithm}:{value[:12]}" if colon and len(value) >= 32 else text
+
+
+def _short_media_type(cell: Any) -> str:
+    return _text(cell).removeprefix("application/").removeprefix("vnd.")

@@ -141,7 +141,7 @@ class _Following:
         self._client = client
 
     def cancel(self) -> None:
-        self._run.cancel("its client was interrupted")
+        self._run.cancel("the job was cancelled by its client")
 
     def leave(self) -> None:
         self._client.close()  # who reads the run hears of it at once; the job goes on

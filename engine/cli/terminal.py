@@ -31,7 +31,6 @@ __all__ = ["Bars", "TableWriter", "column_widths"]
 _GAP = 2
 _NARROWEST = 10
 _MOST_BARS = 8
-#: A bar needs no more than this many updates; rich draws ten times a second anyway.
 _TOTAL = "total"
 
 
@@ -97,14 +96,14 @@ class TableWriter(RawWriter):
 
 def column_widths(rows: Sequence[Sequence[str]], kinds: Sequence[Kind], total: int) -> list[int]:
     """The width of each column so that a row fits ``total`` cells, as far as that can be:
-    what folds gives way first, the widest of it most."""
+    the lowest rank gives way first, the widest of it most."""
     wanted = [
         max(kind.least, *(cell_len(cell) for cell in column))
         for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
     ]
     room = total - _GAP * len(wanted)
-    for folding in (True, False):
-        narrow = [place for place, kind in enumerate(kinds) if kind.folds == folding]
+    for rank in sorted({kind.rank for kind in kinds}):
+        narrow = [place for place, kind in enumerate(kinds) if kind.rank == rank]
         while sum(wanted) > room and narrow:
             widest = max(narrow, key=lambda place: wanted[place])
             if wanted[widest] <= _NARROWEST:

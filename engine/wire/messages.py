@@ -14,7 +14,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args, get_origin
 
 from ..errors import ProtocolError
 from ..records import Progress, Record
@@ -30,6 +30,7 @@ __all__ = [
     "Drain",
     "Error",
     "Hello",
+    "Incoming",
     "Input",
     "Kind",
     "Message",
@@ -184,7 +185,7 @@ def layout(cls: type[Message]) -> tuple[tuple[str, Kind, bool], ...]:
     known = _LAYOUTS.get(cls)
     if known is None:
         known = tuple(
-            (field.name, kind, field.default is dataclasses.MISSING)
+            (field.name, kind, field.default is field.default_factory is dataclasses.MISSING)
             for field in dataclasses.fields(cls)
             if (kind := _kind(field.type)) is not None
         )
@@ -420,3 +421,7 @@ class Unknown:
     code: int
     request: int | None = None
     job: str | None = None
+
+
+#: What can come out of the decoder.
+Incoming: TypeAlias = Message | Output | ProgressReport | Unknown

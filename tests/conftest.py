@@ -1,0 +1,31 @@
+"""Fixtures that several files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support_daemon import Daemon, running_daemon
+from trial_service import installed
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def trial_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PYTHONPATH on which `trial_service` is installed."""
+    place = installed(tmp_path_factory.mktemp("installed"))
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(filter(None, [str(place), str(TESTS), inherited]))
+
+
+@pytest.fixture(scope="session")
+def trial_daemon(
+    tmp_path_factory: pytest.TempPathFactory, trial_path: str
+) -> Iterator[Daemon]:
+    """One `engined` with the jobs of `trial_service`, for all tests that leave it as it was."""
+    state = tmp_path_factory.mktemp("trial") / "state"
+    with running_daemon(state, environ={"PYTHONPATH": trial_path}) as daemon:
+        yield daemon

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from .access import Grant
 from .faults import Fault
 from .images import push_synthetic_image
 from .names import is_repository, is_tag
@@ -190,6 +191,10 @@ def _access(text: str) -> tuple[str, str]:
     user, equals, grant = text.partition("=")
     if not equals or not grant:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form USER=GRANT")
+    try:
+        Grant.parse(grant)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return user, grant
 
 

@@ -7,6 +7,7 @@
     uploads/N                                        unfinished uploads; cleared at the start
     lock                                             held while the process has the directory
 
+Deleting takes the file in the repository away; the content stays, others may have it.
 No component of a repository's name begins with an underscore, so the names cannot meet.
 Files are written beside their place and renamed, so a reader never sees half of one. They are
 not synced: what a test registry holds may be lost with the machine.

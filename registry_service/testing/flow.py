@@ -78,8 +78,7 @@ class Flow:
                 if self._faults.claim(switch):
                     rate = switch.fault.rate or 1
                     self._pace = rate if self._pace is None else min(self._pace, rate)
-        if self._stopping.is_set() and self._pace is not None:
-            raise ConnectionDropped()
+        self._check()
 
     def alter(self, position: int, data: bytes | memoryview) -> bytes | memoryview:
         """The bytes that come out of ``data``, which go in at ``position``."""
@@ -97,6 +96,12 @@ class Flow:
         """Wait as long as so many bytes, which pass next, take at the rate in force."""
         if self._pace is not None:
             self._stopping.wait(count / self._pace)
+            self._check()
+
+    def _check(self) -> None:
+        """A wait that the end of the registry cut short is not gone on from."""
+        if self._stopping.is_set():
+            raise ConnectionDropped()
 
     def _strike(self, switch: FaultSwitch) -> None:
         if not self._faults.claim(switch):

@@ -355,6 +355,8 @@ def _scheme(auth: str | None, passwords: Passwords, policy: AccessPolicy) -> Aut
     unknown = policy.users - passwords.names - {ANONYMOUS}
     if unknown:
         raise ValueError(f"access names users that there are not: {', '.join(sorted(unknown))}")
+    if ANONYMOUS in policy.users and not policy.anonymous_pull:
+        raise ValueError("access for anybody ('') needs anonymous_pull")
     if auth is None:
         if passwords.names:
             return AuthScheme.BASIC
@@ -384,4 +386,4 @@ def _bound(host: str, port: int, allow_remote: bool) -> socket.socket:
 
 def _check_repository(repository: str) -> None:
     if not is_repository(repository):
-        raise ValueError(f"{repository!r} is not the name of a repository")
+        raise ValueError(f"{repository!r} is no name of a repository")

@@ -213,11 +213,12 @@ class AsyncClient:
             on_progress=on_progress, on_log=on_log, on_text=on_text, on_state=on_state
         )
         message = request.message(next(self._numbers), self.window)
-        check_submit(encode(message), link.conn.limits)
+        frames = encode(message)
+        check_submit(frames, link.conn.limits)
         mailbox = _Mailbox()
         run = AsyncRun(self, link, message, mailbox, Followed(request, callbacks))
         self._mailboxes[message.request] = mailbox
-        link.conn.submit(message)
+        link.submit(message, frames)
         self._flush(link)
         return run
 
@@ -234,7 +235,7 @@ class AsyncClient:
         except EngineError as error:
             ready.set_exception(error)
             return
-        if self._loop is not None and int(link.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._loop is not None and link.attention:
             self._loop.call_soon(self._handshake, link, ready)
 
     def _readable(self, link: Link) -> None:
@@ -256,9 +257,8 @@ class AsyncClient:
         """Send what there is to send, and look whether that was when something arrived."""
         if not link.conn.open or self._loop is None:
             return
-        if not link.flush():
-            self._loop.call_later(0.005, self._flush, link)
-        if int(link.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        link.flush()
+        if link.attention:
             self._look_again(link)
 
     def _look_again(self, link: Link) -> None:

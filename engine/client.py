@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -140,12 +140,14 @@ class _Core:
         if due is not None:
             self.loop.at(max(due, time.monotonic() + 0.005), lambda: self._tick(link))
 
-    def submit(self, link: Link, message: Submit, mailbox: _Mailbox) -> None:
+    def submit(
+        self, link: Link, message: Submit, frames: Sequence[bytes], mailbox: _Mailbox
+    ) -> None:
         if not link.conn.open:
             mailbox.queue.put(ConnectionLostError("the connection was lost"))
             return
         self.mailboxes[message.request] = mailbox
-        link.conn.submit(message)
+        link.submit(message, frames)
         self.flush(link)
 
     def consumed(self, link: Link, request: int, messages: int, size: int) -> None:
@@ -323,9 +325,10 @@ class Client:
         )
         message = request.message(next(self._numbers), self.window)
         link = self._core.ensure()
-        check_submit(encode(message), link.conn.limits)
+        frames = encode(message)
+        check_submit(frames, link.conn.limits)
         run = Run(self._core, link, message.request, Followed(request, callbacks), self.window)
-        run._submit(message)
+        run._submit(message, frames)
         return run
 
 
@@ -452,8 +455,8 @@ class Run:
 
     # inner
 
-    def _submit(self, message: Submit) -> None:
-        self._core.loop.call(self._core.submit, self._link, message, self._mailbox)
+    def _submit(self, message: Submit, frames: Sequence[bytes]) -> None:
+        self._core.loop.call(self._core.submit, self._link, message, frames, self._mailbox)
         try:
             item = self._mailbox.queue.get(timeout=self._core.timeout)
         except Empty:

@@ -29,6 +29,7 @@ from .errors import (
     EngineError,
     LimitError,
     ShuttingDownError,
+    UsageError,
 )
 from .job import Job, refused, validate
 from .output import OutputLog
@@ -82,9 +83,9 @@ class Submission:
 
     def __post_init__(self) -> None:
         if self.deadline is not None and not 0 < self.deadline < 10**9:
-            raise EngineError(f"a deadline of {self.deadline} s is no time to come", code="usage")
+            raise UsageError(f"a deadline of {self.deadline} s is no time to come")
         if not -100 <= self.priority <= 100:
-            raise EngineError("a priority is from -100 to 100", code="usage")
+            raise UsageError("a priority is from -100 to 100")
 
 
 class Task:
@@ -351,7 +352,7 @@ class Dispatcher:
             found[f"queues.{name}.running"] = running
         return found
 
-    def _tell(self, task: Task, event: str, **fields: Any) -> None:
+    def _tell(self, task: Task, event: str, /, **fields: Any) -> None:
         if self._on_event is not None:
             try:
                 self._on_event(task, event, fields)
@@ -359,7 +360,8 @@ class Dispatcher:
                 _log.exception("the watcher of jobs failed")
 
     def _tell_log(self, task: Task, line: Log) -> None:
-        self._tell(task, "log", level=line.level, text=line.text, **line.fields)
+        # a service may name its fields as it likes
+        self._tell(task, "log", **{**line.fields, "level": line.level, "text": line.text})
 
 
 class _Timer:

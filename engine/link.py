@@ -18,6 +18,7 @@ from .following import refusal
 from .version import __version__
 from .wire.client_side import ClientConnection, Event, Lost, Ready
 from .wire.codec import MessageError, decode, encode
+from .wire.messages import Submit
 
 __all__ = ["Link", "connect"]
 
@@ -92,6 +93,14 @@ class Link:
             events += arrived
         return events + self.conn.lost(ConnectionLostError("the engine closed the connection"))
 
+    def submit(self, message: Submit, frames: Sequence[bytes]) -> None:
+        """Submit a job, in frames that were made and checked before."""
+        self.conn.submit(message)
+        self.conn.outgoing.pop()
+        self.flush()
+        self._pending.append(frames)
+        self.flush()
+
     def flush(self) -> bool:
         """Send what the connection has to say; False while the socket takes no more."""
         if self.conn.outgoing:
@@ -104,6 +113,13 @@ class Link:
                 return False
             self._pending.popleft()
         return True
+
+    @property
+    def attention(self) -> bool:
+        """Whether there is something to receive, or room for what waits to be sent. Asking
+        takes the descriptor's signal away, so that who relies on it must ask last."""
+        wanted = zmq.POLLIN | zmq.POLLOUT if self._pending else zmq.POLLIN
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & wanted)
 
     def tick(self) -> list[Event]:
         """Pings that are due, and the end of a dead engine."""

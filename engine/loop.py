@@ -31,9 +31,9 @@ class Timer:
 
     __slots__ = ("call", "when")
 
-    def __init__(self, when: float, call: Callable[[], None]) -> None:
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
         self.when = when
-        self.call: Callable[[], None] | None = call
+        self.call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
         self.call = None
@@ -48,11 +48,11 @@ class Loop:
 
     def __init__(self, name: str, *, on_error: Callable[[Exception], None] | None = None) -> None:
         self._on_error = on_error or _report
-        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._poller = zmq.Poller()
-        self._readers: dict[Any, Callable[[], None]] = {}
+        self._readers: dict[Any, Callable[[], object]] = {}
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._event, zmq.POLLIN)
         self._woken = False
@@ -66,7 +66,7 @@ class Loop:
 
     # any thread
 
-    def call(self, function: Callable[..., None], *args: Any) -> None:
+    def call(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function`` on the loop's thread, soon. After the end it is dropped."""
         self._calls.append((function, args))
         if not self._woken:
@@ -90,13 +90,13 @@ class Loop:
 
     # the loop's thread
 
-    def at(self, when: float, function: Callable[[], None]) -> Timer:
+    def at(self, when: float, function: Callable[[], object]) -> Timer:
         """Call ``function`` when the monotonic clock shows ``when``."""
         timer = Timer(when, function)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
-    def add(self, source: Any, readable: Callable[[], None]) -> None:
+    def add(self, source: Any, readable: Callable[[], object]) -> None:
         """Watch a socket or a descriptor. ``readable`` is called while there is something."""
         self._readers[source] = readable
         self._poller.register(source, zmq.POLLIN)
@@ -159,7 +159,7 @@ class Loop:
         wait = self._timers[0][0] - time.monotonic()
         return max(0, min(math.ceil(wait * 1000), 3_600_000))
 
-    def _guarded(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _guarded(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         try:
             function(*args)
         except Exception as error:

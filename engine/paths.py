@@ -17,7 +17,8 @@ SOCKET_NAME = "engine.sock"
 def default_state_dir(environ: Mapping[str, str], uid: int) -> Path:
     """``/var/lib/registry-engine`` for root, else ``$XDG_STATE_HOME/registry-engine``.
 
-    Without a ``HOME`` the user database says where the home is. XDG asks that a relative ``XDG_STATE_HOME`` is ignored; ``~/.local/state`` stands in then.
+    Without a ``HOME`` the user database says where the home is. XDG asks that a relative
+    ``XDG_STATE_HOME`` is ignored; ``~/.local/state`` stands in then.
     """
     if uid == 0:
         return Path("/var/lib/registry-engine")

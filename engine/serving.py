@@ -138,7 +138,10 @@ class Sessions:
                 frame = socket.recv()
                 if len(frames) <= self.settings.limits.frames:
                     frames.append(frame)
-            self._take(session, frames)
+            try:
+                self._take(session, frames)
+            except Exception:
+                self._fault(session)
 
     def _stranger(self, listener: Listener, rid: bytes) -> None:
         """A message of a connection that has no session: a HELLO, or too late."""
@@ -278,6 +281,12 @@ class Sessions:
 
     def _pump(self, follower: _Follower) -> None:
         """Send what the reader has and the credit allows, one turn of it."""
+        try:
+            self._pump_turn(follower)
+        except Exception:
+            self._fault(follower.session)
+
+    def _pump_turn(self, follower: _Follower) -> None:
         reader, session = follower.reader, follower.session
         if follower.closed or reader is None:
             return
@@ -388,6 +397,14 @@ class Sessions:
         if error.errno != zmq.EHOSTUNREACH:
             _log.error("sending to a client failed: %s", error)
         self._end(session, "its client is gone")
+
+    def _fault(self, session: _Session) -> None:
+        """A fault of ours: its client must not wait for what will not come."""
+        _log.exception("serving a client of %s failed", session.conn.principal)
+        problem = "the engine failed to serve this session; its log says where"
+        session.conn.close(EngineError(problem, code="internal"))
+        self._deliver(session)
+        self._end(session, "the engine failed to serve it")
 
     def _unfollow(self, session: _Session, job: str) -> None:
         follower = session.followers.pop(job, None)

@@ -147,8 +147,9 @@ RECORDS: dict[type, st.SearchStrategy[Record]] = {
         lambda width: st.builds(
             Rows,
             rows=st.lists(
-                st.lists(cells | json_values, min_size=width, max_size=width), max_size=6
-            ),
+                st.lists(cells | json_values, min_size=width, max_size=width).map(tuple),
+                max_size=6,
+            ).map(tuple),
         )
     ),
     Text: st.builds(Text, text=texts, stream=st.sampled_from(["stdout", "stderr"])),

@@ -8,7 +8,8 @@ import pytest
 
 from engine.errors import ProtocolError
 from engine.wire import messages
-from engine.wire.messages import Message, Type, layout
+from engine.wire.codec import decode, encode
+from engine.wire.messages import Message, Output, Type, Unknown, layout
 from engine.wire.state import RECEIVE, SEND, TABLE, Happening, Machine, Phase, mermaid, step
 from engine.wire.state import StreamState as S
 
@@ -58,8 +59,8 @@ def test_every_state_can_be_reached_and_closed_states_are_final() -> None:
         while front:
             for after in TABLE.get((machine, front.pop()), {}).values():
                 if after not in reached:
-                    reached.add(after)  # type: ignore[arg-type]
-                    front.append(after)  # type: ignore[arg-type]
+                    reached.add(after)
+                    front.append(after)
         assert {state for kind, state in TABLE if kind is machine} <= reached
         assert len(reached) > 3
 
@@ -72,3 +73,30 @@ def test_what_one_side_may_send_the_other_may_receive() -> None:
             sent = {name.removeprefix("send ") for name in here if name.startswith("send ")}
             taken = {name.removeprefix("receive ") for name in there if name.startswith("receive")}
             assert sent == taken
+
+
+def test_the_example_of_the_page_is_what_the_codec_says() -> None:
+    example = PAGE.split("## An example", 1)[1].split("\n## ", 1)[0]
+    seen = []
+    for block in example.split("```")[1::2]:
+        frames: list[bytes] = []
+        for line in block.strip().splitlines():
+            if line.startswith(("prefix", "header", "body")):
+                frames.append(b"")
+            digits = line.replace("(empty)", "")
+            for label in ("prefix", "header", "body"):
+                digits = digits.removeprefix(label)
+            frames[-1] += bytes.fromhex(digits)
+        message = decode(frames)
+        assert not isinstance(message, Unknown)
+        assert encode(message) == tuple(frames)
+        seen.append(message.type if isinstance(message, Output) else message.TYPE)  # type: ignore[union-attr]
+    assert seen == [
+        Type.HELLO,
+        Type.SUBMIT,
+        Type.ACCEPTED,
+        Type.STATE,
+        Type.SCHEMA,
+        Type.ROWS,
+        Type.END,
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import CancelledError, ConnectionLostError
+from ..errors import CancelledError, ConnectionLostError, EngineError
 from ..status import Status
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..records import End
 
 __all__ = ["Session", "SubmitOptions"]
+
+_CANCEL_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,8 @@ class Session:
                     raise
         except BrokenPipeError:
             run.cancel("the reader of its output has gone")
+            with contextlib.suppress(TimeoutError, EngineError):
+                run.wait(_CANCEL_SECONDS)  # a connection that closes may overtake its cancel
             raise
         finally:
             presenter.close()

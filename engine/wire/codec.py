@@ -304,14 +304,14 @@ def _check_prefix(frames: Sequence[bytes], limits: Limits) -> int:
 
 
 def _decode_header(data: bytes, limits: Limits) -> dict[str, Any]:
-    header = _unpack(data, limits)
+    header = _unpack(data, limits, 1)  # the map itself
     if type(header) is not dict:
         raise MessageError("a header that is no map")
     return header
 
 
-def _unpack(data: bytes, limits: Limits, own: int = 0) -> Any:
-    """One msgpack value. ``own`` openers are the message's own, and not nested in each other."""
+def _unpack(data: bytes, limits: Limits, own: int = 0, *, use_list: bool = True) -> Any:
+    """One msgpack value. With no more openers than ``own``, nothing nests that must not."""
     size = len(data)
     try:
         value = msgpack.unpackb(
@@ -323,6 +323,7 @@ def _unpack(data: bytes, limits: Limits, own: int = 0) -> Any:
             max_map_len=limits.elements,
             max_ext_len=0,
             ext_hook=_no_extension,
+            use_list=use_list,
         )
     except MessageError:
         raise
@@ -434,15 +435,19 @@ def _expect(header: Mapping[str, Any], name: str, *kinds: type, default: Any = N
 
 
 def _rows_in(header: dict[str, Any], body: bytes, limits: Limits) -> Rows:
-    # each row is one opener, and the batch is one: only what is beyond them can nest
+    """Rows as tuples. Each is one opener and the batch is one, so that without more of them no
+    cell is an array, and tuples, which are cheaper, are the same all the way down."""
     count = header.get("count")
-    own = count + 1 if type(count) is int and 0 <= count <= limits.elements else 0
-    rows = _unpack(body, limits, own)
-    if type(rows) is not list or not set(map(type, rows)) <= {list}:
+    if type(count) is not int or not 0 <= count <= limits.elements:
+        raise ProtocolError("'count' is wanted as an integer from 0")
+    flat = _openers(body) <= count + 1
+    rows = _unpack(body, limits, count + 1, use_list=not flat)
+    kind = tuple if flat else list
+    if type(rows) is not kind or not set(map(type, rows)) <= {kind}:
         raise ProtocolError("rows that are no array of arrays")
-    if own != len(rows) + 1:
+    if count != len(rows):
         raise ProtocolError("'count' is not the number of rows")
-    return Rows(rows=rows)
+    return Rows(rows=rows if flat else tuple(map(tuple, rows)))
 
 
 def _schema_in(header: dict[str, Any], body: bytes, limits: Limits) -> Schema:

@@ -120,7 +120,7 @@ class ServerConnection:
             self._send(
                 Error(
                     code="no-session",
-                    status=Status.TRY_AGAIN,
+                    status=int(Status.TRY_AGAIN),
                     retryable=True,
                     message="there is no session of this connection; begin one with HELLO",
                 )

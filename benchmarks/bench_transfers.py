@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from common import (
@@ -28,30 +29,41 @@ SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 
 
 def pulls(root: Path, host: str, name: str, digests: list[str], threads: int) -> None:
+    """Each run takes the three in turn; the first run warms up and is not counted."""
     reference = f"{host}/bench/{name}:1"
     times: dict[str, list[float]] = {"ours": [], "skopeo": [], "bare": []}
     again: dict[str, list[float]] = {"ours": [], "skopeo": []}
     for run in range(RUNS + 1):
-        state, theirs = root / f"state-{name}-{run}", root / f"skopeo-{name}-{run}"
-        bare = root / f"bare-{name}-{run}"
-        with daemon(state) as endpoint, Client(endpoint) as client:
-            client.run("info").wait()
-            ours = timed(lambda: client.run("pull", reference).wait())
-            second = timed(lambda: client.run("pull", reference).wait())
-        source = f"docker://{reference}"
-        copy = timed(lambda: skopeo("copy", "--src-tls-verify=false", source, f"oci:{theirs}:x"))
-        copy2 = timed(lambda: skopeo("copy", "--src-tls-verify=false", source, f"oci:{theirs}:x"))
-        loop = timed(lambda: bare_pull(host, f"bench/{name}", digests, bare, threads))
-        for path in (state, theirs, bare):
-            shutil.rmtree(path)
-        if run:  # the first warms up
-            times["ours"].append(ours)
-            times["skopeo"].append(copy)
-            times["bare"].append(loop)
-            again["ours"].append(second)
-            again["skopeo"].append(copy2)
+        place = root / f"pull-{run}"
+        place.mkdir()
+        ours = _ours(place / "state", reference)
+        theirs = _theirs(place / "skopeo", reference)
+        bare = timed(partial(bare_pull, host, f"bench/{name}", digests, place / "bare", threads))
+        shutil.rmtree(place)
+        if run:
+            for side, value in (("ours", ours[0]), ("skopeo", theirs[0]), ("bare", bare)):
+                times[side].append(value)
+            again["ours"].append(ours[1])
+            again["skopeo"].append(theirs[1])
     report(f"pull {name}", times)
     report(f"pull {name} again, nothing new", again)
+
+
+def _ours(state: Path, reference: str) -> tuple[float, float]:
+    """A pull and the same again, from a connected client; the daemon is warm."""
+    with daemon(state) as endpoint, Client(endpoint) as client:
+        client.run("info").wait()
+        return (
+            timed(lambda: client.run("pull", reference).wait()),
+            timed(lambda: client.run("pull", reference).wait()),
+        )
+
+
+def _theirs(layout: Path, reference: str) -> tuple[float, float]:
+    copy = partial(
+        skopeo, "copy", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:x"
+    )
+    return timed(copy), timed(copy)
 
 
 def pushes(root: Path, name: str, layout: Path) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import zmq
 from common import RUNS, scratch
 
@@ -36,6 +36,8 @@ COLUMNS = (
     Column(name="is_trusted", type=ColumnType.BOOLEAN),
 )
 
+ROWS_SPEC = JobSpec(name="rows", columns=COLUMNS, arguments=(Argument(name="N"),))
+
 
 def serve(endpoint: str, ready: Event, stop: Event) -> None:
     engine = Engine()
@@ -46,7 +48,7 @@ def serve(endpoint: str, ready: Event, stop: Event) -> None:
             job.rows(batch)
 
     engine.register("empty", lambda job: None)
-    engine.register("rows", rows, JobSpec(name="rows", columns=COLUMNS, arguments=(Argument(name="N"),)))
+    engine.register("rows", rows, ROWS_SPEC)
     executor = LocalExecutor()
     dispatcher = Dispatcher(engine, executor, encode=encode_record)
     server = Server(engine, dispatcher, endpoints=[endpoint], settings=ServerSettings())

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from support_services import require
 
@@ -37,7 +38,7 @@ def docker_registry(
     """Debian's registry on a port of its own; yields ``127.0.0.1:PORT``."""
     program = require("docker-registry")
     port = free_port()
-    config = {
+    config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},

@@ -62,6 +62,11 @@ class Bench:
         assert self.executor.shutdown(10)
 
 
+def state_of(task: Task) -> State:
+    """A function, so that a type checker does not believe that it stays."""
+    return task.state
+
+
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     made = Bench()
@@ -73,10 +78,10 @@ def test_a_job_is_accepted_run_and_forgotten(bench: Bench) -> None:
     task = bench.submit()
     assert bench.dispatcher.get(task.id) is task
     assert bench.begun.acquire(timeout=10)
-    assert task.state is State.RUNNING
+    assert state_of(task) is State.RUNNING
     bench.release.set()
     assert task.log.wait(10)
-    assert task.state is State.OK
+    assert state_of(task) is State.OK
     bench.dispatcher.drain(10)
     assert bench.dispatcher.get(task.id) is None
     assert [event for _, event, _ in bench.events] == ["accepted", "started", "ended"]
@@ -112,9 +117,9 @@ def test_a_job_that_waits_in_its_queue_is_cancelled_at_once(bench: Bench) -> Non
     for _ in running:
         assert bench.begun.acquire(timeout=10)
     waiting = bench.submit()
-    assert waiting.state is State.QUEUED
+    assert state_of(waiting) is State.QUEUED
     assert bench.dispatcher.cancel(waiting.id) is waiting
-    assert waiting.state is State.CANCELLED
+    assert state_of(waiting) is State.CANCELLED
     assert waiting.job.status is Status.CANCELLED
     assert waiting.id not in bench.started
 
@@ -137,7 +142,7 @@ def test_a_deadline_counts_while_a_job_waits_too(bench: Bench) -> None:
     task = bench.submit(deadline=0.05)
     assert task.log.wait(10)
     assert task.job.status is Status.DEADLINE
-    assert task.state is State.TIMED_OUT
+    assert state_of(task) is State.TIMED_OUT
 
 
 def test_a_deadline_ends_a_running_job(bench: Bench) -> None:
@@ -191,7 +196,7 @@ def test_a_watcher_that_fails_harms_no_job() -> None:
     dispatcher = Dispatcher(engine, executor, on_event=watch)
     task = dispatcher.submit(Submission(name="quick"))
     assert task.log.wait(10)
-    assert task.state is State.OK
+    assert state_of(task) is State.OK
     assert dispatcher.drain(10)
     assert executor.shutdown(10)
 
@@ -231,7 +236,11 @@ def test_a_higher_priority_comes_first_and_waiting_counts() -> None:
     executor.submit("default", 0, lambda: gate.wait(10))
 
     def add(name: str, priority: int) -> None:
-        executor.submit("default", priority, lambda: (order.append(name), done.release()))
+        def run() -> None:
+            order.append(name)
+            done.release()
+
+        executor.submit("default", priority, run)
 
     # with an ageing of a microsecond a step, what came first is older than its lack of rank
     for name, priority in (("old", 0), ("new", 1)):
@@ -268,7 +277,7 @@ def test_what_raises_does_not_end_its_thread(caplog: pytest.LogCaptureFixture) -
 def test_shutdown_says_when_something_still_runs() -> None:
     executor = LocalExecutor()
     gate, begun = threading.Event(), threading.Event()
-    executor.submit("default", 0, lambda: (begun.set(), gate.wait(30)))
+    executor.submit("default", 0, lambda: hold(begun, gate))
     assert begun.wait(10)
     assert not executor.shutdown(0.01)
     gate.set()
@@ -280,7 +289,7 @@ def test_shutdown_says_when_something_still_runs() -> None:
 def test_a_place_is_taken_back_once() -> None:
     executor = LocalExecutor({"default": 1})
     gate, begun = threading.Event(), threading.Event()
-    executor.submit("default", 0, lambda: (begun.set(), gate.wait(30)))
+    executor.submit("default", 0, lambda: hold(begun, gate))
     assert begun.wait(10)
     place = executor.submit("default", 0, lambda: pytest.fail("it was taken back"))
     assert executor.depths() == {"default": (1, 1)}
@@ -291,7 +300,12 @@ def test_a_place_is_taken_back_once() -> None:
     assert executor.shutdown(10)
 
 
+def hold(begun: threading.Event, gate: threading.Event) -> None:
+    begun.set()
+    gate.wait(30)
+
+
 @pytest.mark.parametrize("options", [{"limits": {"default": 0}}, {"ageing": 0}])
 def test_limits_that_would_run_nothing_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="limit|ageing"):
+    with pytest.raises(ValueError, match=r"limit|ageing"):
         LocalExecutor(**options)

@@ -325,7 +325,8 @@ def test_shutdown_lets_jobs_finish_then_cancels_and_calls_back(engine: Engine) -
 def test_the_engine_s_own_jobs(engine: Engine) -> None:
     commands = engine.job("commands")
     assert commands.run() is Status.OK
-    assert ["commands", "count", "describe", "info"] == commands.stdout.table().column("name")
+    names = commands.stdout.table().column("name")
+    assert names == ["commands", "count", "describe", "info"]
 
     describe = engine.job("describe", "count")
     assert describe.run() is Status.OK
@@ -343,7 +344,7 @@ def test_the_engine_s_own_jobs(engine: Engine) -> None:
     engine.add_info(lambda: {"shelves": 3})
     info = engine.job("info")
     assert info.run() is Status.OK
-    assert dict(info.stdout.table())["shelves"] == 3
+    assert ("shelves", 3) in info.stdout.table().rows
 
 
 def test_a_spec_that_cannot_be_is_refused() -> None:

@@ -167,7 +167,7 @@ def test_enginectl_interrupted_cancels_the_job_within_a_second(
             assert hold.entered.wait(10)
         begun = time.monotonic()
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=10)
         assert time.monotonic() - begun < 1.5  # the promise is a second; the machine is shared
         assert process.returncode == 130, stderr
         assert "Traceback" not in stderr

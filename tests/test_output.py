@@ -156,9 +156,12 @@ def test_emission_waits_for_a_slow_reader_and_goes_on_when_it_reads() -> None:
 
 def test_nothing_is_forgotten_before_the_first_reader_came() -> None:
     log = OutputLog(encode=encode, quota=500)
-    producer = threading.Thread(
-        target=lambda: [log.append(Text(text="x" * 100)) for _ in range(20)]
-    )
+
+    def produce() -> None:
+        for _ in range(20):
+            log.append(Text(text="x" * 100))
+
+    producer = threading.Thread(target=produce)
     producer.start()
     wait_until(lambda: log.held > 500)
     reader = log.attach(nothing)

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
@@ -46,7 +47,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def push_by_skopeo(layout: Path, target: str, *options: str) -> None:
-    skopeo("copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}")
+    skopeo(
+        "copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}"
+    )
 
 
 def digest_of(layout: Path, name: str) -> str:
@@ -123,7 +126,7 @@ def test_an_index_of_two_platforms_goes_the_same_way(
     other = tmp_path / "other"
     make_layout(other, files[1:], architecture="arm64")
     skopeo("copy", f"oci:{other}:latest", f"oci:{place}:arm64")
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name, architecture in (("latest", "amd64"), ("arm64", "arm64")):
         digest = digest_of(place, name)
         entries.append(
@@ -217,9 +220,7 @@ def test_behind_htpasswd_right_credentials_wrong_ones_and_none(
     assert "wrong horse" not in log
 
 
-def test_behind_tls_with_a_ca_of_its_own(
-    layout: Path, tmp_path: Path, htpasswd: Path
-) -> None:
+def test_behind_tls_with_a_ca_of_its_own(layout: Path, tmp_path: Path, htpasswd: Path) -> None:
     ca = trustme.CA()
     server = ca.issue_cert("127.0.0.1", "localhost")
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"

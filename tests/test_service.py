@@ -145,9 +145,7 @@ def test_a_platform_that_is_not_there_is_an_error_that_names_those_that_are(
     bench: Bench, registry: Registry
 ) -> None:
     push_image(registry, "test/multi", "1", random_index(3, platforms=[HERE, OTHER]))
-    status, message = bench.fail(
-        "pull", f"{registry.host}/test/multi:1", platform="linux/riscv64"
-    )
+    status, message = bench.fail("pull", f"{registry.host}/test/multi:1", platform="linux/riscv64")
     assert status is Status.ERROR
     assert OTHER in message
     assert bench.names == []
@@ -194,9 +192,7 @@ def test_five_pulls_at_once_fetch_each_blob_once(bench: Bench, registry: Registr
         for thread in threads:
             thread.start()
         assert hold.entered.wait(10)
-        registry.wait_for(
-            lambda seen: sum("/manifests/" in one.path for one in seen) >= 5
-        )
+        registry.wait_for(lambda seen: sum("/manifests/" in one.path for one in seen) >= 5)
         hold.release()
     for thread in threads:
         thread.join(30)
@@ -366,7 +362,8 @@ def test_credentials_right_wrong_and_none(bench: Bench, auth: Any) -> None:
         assert job.run() is Status.OK, job.stderr.text()
         assert job.stdout.text() == "Login Succeeded\n"
         bench.run("pull", reference, authConfig=right)
-        for env in ({"authConfig": wrong}, {}):
+        refused: list[dict[str, Any]] = [{"authConfig": wrong}, {}]
+        for env in refused:
             for name, args in (("pull", (reference,)), ("push", (reference,))):
                 status, message = bench.fail(name, *args, **env)
                 assert status is Status.ERROR
@@ -484,7 +481,13 @@ def test_search_limit_and_filters(bench: Bench, registry: Registry) -> None:
     assert len(bench.run("search", term, limit=3)) == 3
     found = bench.run("search", term, filters={"stars": ["28"]})
     assert [row["star_count"] for row in found] == [29, 28]
-    for env in ({"limit": 0}, {"filters": {"moons": 1}}, {"filters": []}, {"limit": "x"}):
+    wrong: list[dict[str, Any]] = [
+        {"limit": 0},
+        {"limit": "x"},
+        {"filters": []},
+        {"filters": {"moons": 1}},
+    ]
+    for env in wrong:
         status, _ = bench.fail("search", term, **env)
         assert status is Status.USAGE
 

@@ -123,7 +123,7 @@ def test_to_pandas_and_to_arrow_give_the_cells() -> None:
     else:
         assert list(table.to_pandas()["name"]) == ["a", "b"]
     try:
-        import pyarrow  # type: ignore[import-not-found]  # noqa: F401
+        import pyarrow  # noqa: F401
     except ImportError:
         with pytest.raises(TableError, match=r"registry-engine\[arrow\]"):
             table.to_arrow()

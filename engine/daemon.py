@@ -1,8 +1,8 @@
 """``engined``: the engine as a process.
 
-The main thread owns the signals, the start and the stop. A signal handler only notes its
-signal in a queue, and the main thread acts on it; the drain runs on a thread of its own, so
-that a second signal can hasten it.
+The main thread owns the signals, the start and the stop: it waits for signals and acts on
+them. The drain runs on a thread of its own, ``engine-drain``, so that a second signal can hasten
+it.
 
 The exit status is 0 after an orderly stop, 2 for a configuration that cannot be used, 1 for
 anything else that kept the daemon from starting.
@@ -14,13 +14,12 @@ import argparse
 import contextlib
 import fcntl
 import os
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -32,15 +31,14 @@ from .engine import Engine
 from .errors import ConfigError, EngineError, InstallError
 from .executors.local import LocalExecutor
 from .server import Server, ServerSettings
+from .signals import WOKEN, SignalPipe
 from .version import __version__
 from .wire.codec import encode_record
 from .wire.limits import Limits
 
 __all__ = ["Daemon", "locked_state", "main"]
 
-#: Signals, and what the daemon tells itself.
-_Word: TypeAlias = signal.Signals | str
-_DRAINED = "drained"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log = structlog.stdlib.get_logger("engine.daemon")
 
 
@@ -63,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         os.umask(0o077)
         state_dir = config.state_dir(environ, os.getuid()).absolute()
-        with _signals() as words, locked_state(state_dir):
-            return _run(config, file, state_dir, words, lambda: configuration()[0], environ)
+        with SignalPipe(_SIGNALS) as signals, locked_state(state_dir):
+            return _run(config, file, state_dir, signals, lambda: configuration()[0], environ)
     except EngineError as error:
         print(f"engined: {error}", file=sys.stderr)
         return int(error.status)
@@ -88,7 +86,7 @@ class Daemon:
             self._dispatcher = Dispatcher(
                 self.engine,
                 self._executor,
-                encode=encode_record,
+                encode=partial(encode_record, limits=server_settings(config).limits),
                 quota=config.limits.output_quota,
                 most=config.limits.jobs_per_principal,
                 on_event=logs.task_events,
@@ -266,7 +264,7 @@ def _run(
     config: Config,
     file: Path | None,
     state_dir: Path,
-    words: queue.SimpleQueue[_Word],
+    signals: SignalPipe,
     reread: Callable[[], Config],
     environ: Mapping[str, str],
 ) -> int:
@@ -277,30 +275,30 @@ def _run(
     _log.info("ready", version=__version__, endpoints=endpoints, state_dir=str(state_dir))
     notifier = notify.Notifier.of(environ)
     notifier.ready()
-    while (word := words.get()) is signal.SIGHUP:
+    while (word := signals.wait()) is signal.SIGHUP:
         notifier.reloading()
         _reload(daemon, reread)
         notifier.ready()
     assert isinstance(word, signal.Signals)
     notifier.stopping()
     _log.info("stopping", signal=word.name, grace=daemon.config.shutdown.grace)
-    done = _drain(daemon, words)
+    done = _drain(daemon, signals)
     _log.info("stopped", orderly=done)
     return 0
 
 
-def _drain(daemon: Daemon, words: queue.SimpleQueue[_Word]) -> bool:
+def _drain(daemon: Daemon, signals: SignalPipe) -> bool:
     ended: list[bool] = []
 
     def stop() -> None:
         try:
             ended.append(daemon.stop())
         finally:
-            words.put(_DRAINED)
+            signals.wake()
 
     thread = threading.Thread(target=stop, name="engine-drain")
     thread.start()
-    while (word := words.get()) != _DRAINED:
+    while (word := signals.wait()) != WOKEN:
         if word is not signal.SIGHUP:
             _log.warning("hastened", signal=str(word))
             daemon.hasten()
@@ -317,28 +315,6 @@ def _reload(daemon: Daemon, reread: Callable[[], Config]) -> None:
     _log.info("the configuration was reloaded")
     if left:
         _log.warning("keys that changed and need a restart", keys=left)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[queue.SimpleQueue[_Word]]:
-    """The signals that arrive, as a queue. Its ``put`` is safe in a signal handler.
-
-    Afterwards they are ignored: the process is about to end, and a late one is not to turn an
-    orderly end into another.
-    """
-    words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
-
-    def note(number: int, _frame: Any) -> None:
-        words.put(signal.Signals(number))
-
-    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield words
-    finally:
-        for kind in kinds:
-            signal.signal(kind, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ import zmq
 from .endpoints import Endpoint, reach
 from .errors import ConnectionLostError, EngineError, UnreachableError
 from .following import refusal
+from .frames import receive_rest, send
 from .version import __version__
 from .wire.client_side import ClientConnection, Event, Lost, Ready
 from .wire.codec import MessageError, decode, encode
@@ -62,10 +63,11 @@ class Link:
         now = time.monotonic()
         for _ in range(_TURN):
             try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+                first = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 more = False
                 break
+            frames = receive_rest(self.socket, first, self.conn.limits.frames)
             try:
                 events += self.conn.feed(decode(frames, self.conn.limits), now)
             except MessageError as error:
@@ -108,7 +110,7 @@ class Link:
             self._pending.extend(map(encode, outgoing))
         while self._pending:
             try:
-                self.socket.send_multipart(self._pending[0], zmq.NOBLOCK)
+                send(self.socket, self._pending[0])
             except zmq.Again:
                 return False
             self._pending.popleft()

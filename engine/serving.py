@@ -19,6 +19,7 @@ import zmq
 
 from .dispatch import Dispatcher, Submission, Task
 from .errors import ConnectionLostError, EngineError, LimitError, NotAllowedError
+from .frames import receive_rest, send
 from .listening import Listener, principal_of
 from .loop import Loop, Timer
 from .output import Reader
@@ -133,11 +134,7 @@ class Sessions:
             if session is None:
                 self._stranger(listener, rid)
                 continue
-            frames = [socket.recv()]
-            while socket.getsockopt(zmq.RCVMORE):
-                frame = socket.recv()
-                if len(frames) <= self.settings.limits.frames:
-                    frames.append(frame)
+            frames = receive_rest(socket, socket.recv(), self.settings.limits.frames)
             try:
                 self._take(session, frames)
             except Exception:
@@ -147,11 +144,7 @@ class Sessions:
         """A message of a connection that has no session: a HELLO, or too late."""
         socket = listener.socket
         frame = socket.recv(copy=False)
-        frames = [frame.bytes]
-        while socket.getsockopt(zmq.RCVMORE):
-            more = socket.recv()
-            if len(frames) <= self.settings.limits.frames:
-                frames.append(more)
+        frames = receive_rest(socket, frame.bytes, self.settings.limits.frames)
         try:
             principal = principal_of(frame)
             if rid[:1] != b"\0":  # a chosen one could be taken for another client's
@@ -244,14 +237,15 @@ class Sessions:
 
     def _follow(self, session: _Session, task: Task, message: Submit, existed: bool) -> None:
         follower = _Follower(session, task.id)
-        if not session.conn.accepted(message, task.id, existed=existed):
-            return
         try:
-            follower.reader = task.log.attach(lambda: self._poke(follower))
+            reader = task.log.attach(lambda: self._poke(follower))
         except EngineError as error:  # the beginning is kept no more
-            session.conn.finished(task.id)
-            session.conn.failed(task.id, error)
+            session.conn.refused(message.request, error)
             return
+        if not session.conn.accepted(message, task.id, existed=existed):
+            reader.close()
+            return
+        follower.reader = reader
         session.followers[task.id] = follower
         self._deliver(session)
         self._pump(follower)
@@ -348,7 +342,7 @@ class Sessions:
     def _send(self, session: _Session, frames: Sequence[bytes]) -> None:
         if not session.outbox:
             try:
-                session.listener.socket.send_multipart([session.rid, *frames], zmq.NOBLOCK)
+                send(session.listener.socket, (session.rid, *frames))
                 return
             except zmq.Again:
                 pass
@@ -375,7 +369,7 @@ class Sessions:
         while session.outbox:
             frames = session.outbox[0]
             try:
-                session.listener.socket.send_multipart([session.rid, *frames], zmq.NOBLOCK)
+                send(session.listener.socket, (session.rid, *frames))
             except zmq.Again:
                 self._retry_later(session)
                 return

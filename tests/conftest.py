@@ -22,9 +22,7 @@ def trial_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def trial_daemon(
-    tmp_path_factory: pytest.TempPathFactory, trial_path: str
-) -> Iterator[Daemon]:
+def trial_daemon(tmp_path_factory: pytest.TempPathFactory, trial_path: str) -> Iterator[Daemon]:
     """One `engined` with the jobs of `trial_service`, for all tests that leave it as it was."""
     state = tmp_path_factory.mktemp("trial") / "state"
     with running_daemon(state, environ={"PYTHONPATH": trial_path}) as daemon:

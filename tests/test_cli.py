@@ -30,9 +30,7 @@ def ctl(trial_daemon: Daemon) -> Any:
 
 
 def test_columns_in_a_pipe(ctl: Any) -> None:
-    assert ctl("echo", "one", "two words").stdout == (
-        "PLACE  WORD\n0      one\n1      two words\n"
-    )
+    assert ctl("echo", "one", "two words").stdout == ("PLACE  WORD\n0      one\n1      two words\n")
 
 
 def test_a_table_without_rows_has_its_heading(ctl: Any) -> None:

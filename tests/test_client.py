@@ -451,6 +451,46 @@ def test_a_busy_reader_is_not_taken_for_dead() -> None:
         assert run.wait(timeout=5).status == 0
 
 
+def test_an_engine_that_does_not_accept_in_time_is_not_left_with_a_job(daemon: Daemon) -> None:
+    with Client(daemon.endpoint, timeout=0.2) as client:
+        held = threading.Event()
+        loop = daemon.server._loop
+        assert loop is not None
+        loop.call(held.wait, 10)
+        with pytest.raises(ConnectionLostError, match=r"did not accept stuck within 0\.2 s"):
+            client.run("stuck")
+        held.set()
+        assert daemon.started.wait(5)
+        until(lambda: not daemon.dispatcher.tasks())  # cancelled as soon as it was accepted
+
+
+def test_a_fault_of_the_client_fails_its_runs(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(daemon.endpoint) as client:
+        run = client.run("gated")
+        list(zip(range(2), run.events(), strict=False))  # the state and the log line
+
+        def fault(*_: object) -> None:
+            raise ZeroDivisionError("oh")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client._core, "_happened", fault)
+            daemon.gate.set()
+            with pytest.raises(ConnectionLostError, match="the client failed: oh"):
+                run.wait(timeout=5)
+        assert client.run("empty").wait().status == 0
+
+
+def test_output_whose_beginning_is_gone_is_refused() -> None:
+    with serving(quota=16 * 1024) as daemon, Client(daemon.endpoint) as client:
+        run = client.run("rows", env={"count": 20_000}, key="k")
+        assert len(run.table()) == 20_000
+        with pytest.raises(EngineError, match="kept no more") as caught:
+            client.run("rows", env={"count": 20_000}, key="k")
+        assert caught.value.code == "gap"
+
+
 _STOPPED = """
 import sys, time
 from engine.client import Client
@@ -494,6 +534,50 @@ def test_a_stopped_client_costs_bounded_memory_and_others_nothing(daemon: Daemon
         assert stopped.stdout is not None
         stopped.stdout.close()
     until(lambda: daemon.server.sessions == 0, timeout=5)
+
+
+_COUNTING = """
+import sys
+from engine.client import Client
+from engine.following import Window
+client = Client(sys.argv[1], window=Window(messages=100_000, bytes=1 << 30))
+run = client.run("flood")
+count = 0
+for row in run:
+    count += 1
+    if count == 1: print("reading", flush=True)
+print(count, run.end.rows)
+client.close()
+"""
+
+
+def test_a_client_that_was_stopped_gets_all_that_a_full_pipe_held_up() -> None:
+    """Its credit has no end here: what bounds the memory is the pipe, and then the log."""
+    with serving(ServerSettings(send_queue=4), quota=256 * 1024) as daemon:
+        counting = subprocess.Popen(
+            [sys.executable, "-c", _COUNTING, daemon.endpoint], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert counting.stdout is not None
+            assert counting.stdout.readline() == "reading\n"
+            counting.send_signal(19)  # SIGSTOP
+            (task,) = daemon.dispatcher.tasks()
+            until(lambda: task.log.held > 256 * 1024)
+            with Client(daemon.endpoint) as client:
+                assert client.run("empty").wait().status == 0
+            emitted = daemon.emitted
+            counting.send_signal(18)  # SIGCONT
+            until(lambda: daemon.emitted > emitted + 1000)
+            daemon.gate.set()
+            count, rows = counting.stdout.read().split()
+            assert count == rows
+            assert int(rows) > emitted
+            assert counting.wait(10) == 0
+        finally:
+            counting.kill()
+            counting.wait()
+            assert counting.stdout is not None
+            counting.stdout.close()
 
 
 _IMPORTS = """

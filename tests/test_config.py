@@ -119,7 +119,7 @@ def test_the_state_directory_and_the_endpoint_follow_from_each_other() -> None:
         ("[security]\nopen_tcp = 1", "security.open_tcp: expected true or false, got an integer"),
         ("[engine]\nlisten = 'x'", "engine.listen: expected a list, got a string"),
         ("[engine]\nlisten = ['x']", "engine.listen[0]: 'x' is no endpoint"),
-        ("[engine]\nstate_dir = \"a\\u0000\"", "engine.state_dir: a path has no NUL"),
+        ('[engine]\nstate_dir = "a\\u0000"', "engine.state_dir: a path has no NUL"),
         ("[queues]\nslow = 0", "queues.slow: 0 is not between 1 and 10000"),
         ("[queues]\nslow = 'x'", "queues.slow: an integer is expected"),
         ("[queues]\nslow = true", "queues.slow: an integer is expected"),

@@ -581,6 +581,21 @@ def test_a_fault_of_the_server_ends_the_session_it_struck(
         server.close()
 
 
+def test_a_fault_of_the_dispatcher_is_no_fault_of_the_session(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(submission: Submission) -> None:
+        raise ZeroDivisionError
+
+    with Client(daemon.endpoint) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon.dispatcher, "submit", fault)
+            with pytest.raises(EngineError, match="failed to take the job") as caught:
+                client.run("empty")
+            assert caught.value.code == "internal"
+        assert client.run("empty").wait().status == 0
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="sessions"):
         ServerSettings(sessions=0)

@@ -205,7 +205,7 @@ def test_a_job_from_submit_to_end() -> None:
     records = [
         StateChange(state=State.RUNNING),
         Schema(columns=(Column(name="a"),)),
-        Rows(rows=[["x"]]),
+        Rows(rows=(("x",),)),
         Data(data=b"d"),
         End(state=State.OK, status=0),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from engine import Argument, Column, ColumnType, Engine, Job, JobSpec, Option, OptionType, Status
+from engine.records import Text
 
 __all__ = ["Service", "installed"]
 
@@ -65,7 +67,7 @@ def options(job: Job) -> None:
 
 
 def kinds(job: Job) -> None:
-    job.row("text, \"quoted\"\n\x1b[31m", 12, 1.5, True, 0.0, b"\x00\xff", {"a": [1]})
+    job.row('text, "quoted"\n\x1b[31m', 12, 1.5, True, 0.0, b"\x00\xff", {"a": [1]})
     job.row(*[None] * len(ColumnType))
 
 
@@ -73,15 +75,19 @@ def say(job: Job) -> None:
     job.log("info", "nobody needs to know")
     job.log("warning", "something \x1b[2J is odd")
     job.write("to the output\n")
-    from engine.records import Text
-
     job.output.append(Text(text="to the side\n", stream="stderr"))
     job.write(b"\x00\x01")
 
 
 def hang(job: Job) -> Status:
     """Emit something, then wait for the cancel; the argument is how many seconds at most."""
-    job.schema([Column(name="reference"), Column(name="digest"), Column(name="size", type="integer")])
+    job.schema(
+        [
+            Column(name="reference"),
+            Column(name="digest"),
+            Column(name="size", type=ColumnType.INTEGER),
+        ]
+    )
     job.row("here", "sha256:" + "ab" * 32, 123_456)
     job.progress("sha256:" + "cd" * 32, "fetching", 10, 100)
     job.progress("other", "fetching", 1)
@@ -94,8 +100,6 @@ def stubborn(job: Job) -> None:
     """Takes no notice of a cancel until a file says so."""
     job.write("begun\n")
     release = Path(job.args[0])
-    import threading
-
     pause = threading.Event()
     for _ in range(6000):
         if release.exists():
@@ -112,7 +116,7 @@ def bare(job: Job) -> None:
 
 
 def endless(job: Job) -> None:
-    job.schema([Column(name="number", type="integer")])
+    job.schema([Column(name="number", type=ColumnType.INTEGER)])
     number = 0
     while not job.cancelled:
         job.row(number)

@@ -76,7 +76,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="enginectl", message="%(prog)s %(version)s")
 @click.pass_context
-def enginectl(ctx: click.Context, **_options: str) -> None:
+def enginectl(ctx: click.Context, /, **_options: str) -> None:
     """Run jobs on an engine and show what they emit.
 
     Any word that is no command is a job: 'enginectl JOB --help' shows what it takes. The exit

@@ -95,7 +95,12 @@ class CsvWriter(RawWriter):
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__(out)
-        self._writer = csv.writer(out, lineterminator="\n")
+        # the csv module quotes the characters of its line end, and both of them need quotes
+        self._writer = csv.writer(self, lineterminator="\r\n")
+
+    def write(self, line: str) -> None:
+        """For the csv module: one line, with its own end."""
+        self._out.write(line.removesuffix("\r\n") + "\n")
 
     def schema(self, columns: Sequence[Column]) -> None:
         self._writer.writerow([column.name for column in columns])

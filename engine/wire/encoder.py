@@ -1,0 +1,203 @@
+"""Messages to frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from ..errors import LimitError, ProtocolError, TableError
+from ..records import Data, End, Log, Need, Progress, Record, Rows, Schema, StateChange, Text
+from .framing import DEFAULT, PREFIXES, body_limit, check_nesting, openers
+from .limits import Limits
+from .messages import Message, Output, ProgressReport, Type, layout
+
+__all__ = ["PROGRESS_ITEMS", "check_submit", "encode", "encode_progress", "encode_record"]
+
+#: How many items one PROGRESS carries at the most; an encoder makes several messages of more.
+PROGRESS_ITEMS = 64
+_CLIPPED = 16 * 1024  # characters of a message's text; four bytes each at the worst
+_WORD = 256
+
+
+def encode(message: Message | Output | ProgressReport) -> tuple[bytes, ...]:
+    """The frames of a message. Raises `LimitError` for a header that is too long."""
+    if isinstance(message, Message):
+        return _encode_message(message)
+    if isinstance(message, ProgressReport):
+        return encode_progress(message.job, message.items)
+    if message.record is None:
+        raise ProtocolError("a record that was not understood cannot be passed on")
+    return encode_record(message.job, message.seq, message.record)
+
+
+def _encode_message(message: Message) -> tuple[bytes, ...]:
+    cls = type(message)
+    apart = {*cls.BODY, cls.TEXT, cls.BYTES}
+    header = {
+        name: value
+        for name, _, _ in layout(cls)
+        if name not in apart and (value := getattr(message, name)) is not None
+    }
+    head = (PREFIXES[cls.TYPE], _header(header))
+    if cls.BODY:
+        return (*head, _pack({name: getattr(message, name) for name in cls.BODY}))
+    if cls.TEXT:
+        text = getattr(message, cls.TEXT)
+        return (*head, _text(text)) if text else head
+    if cls.BYTES:
+        return (*head, getattr(message, cls.BYTES))
+    return head
+
+
+def encode_record(
+    job: str, seq: int, record: Record, limits: Limits = DEFAULT
+) -> tuple[bytes, ...]:
+    """The frames of the ``seq``-th record of ``job``. Thread-safe.
+
+    Raises `TableError` for a cell that has no form on the wire (nested too deep, a key that is
+    no text), `LimitError` for a record that is larger than a message may be.
+    """
+    type_, header, body = _ENCODERS[type(record)](record)
+    head = _pack({"job": job, "seq": seq, **header})
+    if body is None:
+        return (PREFIXES[type_], head)
+    if len(body) > (body_limit(type_, limits)):
+        raise LimitError(
+            f"{len(body)} bytes of output in one {type_.name}; at most {limits.output} go into a "
+            "message: emit it in smaller parts"
+        )
+    if isinstance(record, Rows):
+        _check_cells(record.rows, body, limits)
+    return (PREFIXES[type_], head, body)
+
+
+def _rows_out(record: Rows) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.ROWS, {"count": len(record.rows)}, _pack(record.rows)
+
+
+def _schema_out(record: Schema) -> tuple[Type, dict[str, Any], bytes]:
+    columns = [[column.name, str(column.type)] for column in record.columns]
+    return Type.SCHEMA, {}, _pack(columns)
+
+
+def _text_out(record: Text) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.TEXT, {"stream": record.stream}, record.text.encode("utf-8", "replace")
+
+
+def _data_out(record: Data) -> tuple[Type, dict[str, Any], bytes]:
+    return Type.DATA, {}, record.data
+
+
+def _log_out(record: Log) -> tuple[Type, dict[str, Any], bytes]:
+    fields = {str(key)[:_WORD]: value for key, value in record.fields.items()}
+    body = _pack_or_none({"text": record.text[:_CLIPPED], "fields": fields})
+    if body is None:  # a log line must not fail a job: what has no form is shown as text
+        shown = {key: str(value)[:_WORD] for key, value in list(fields.items())[:32]}
+        body = _pack({"text": record.text[:_CLIPPED], "fields": shown})
+    return Type.LOG, {"level": record.level[:_WORD], "time": float(record.time)}, body
+
+
+def _state_out(record: StateChange) -> tuple[Type, dict[str, Any], None]:
+    return Type.STATE, {"state": str(record.state), "attempt": record.attempt}, None
+
+
+def _need_out(record: Need) -> tuple[Type, dict[str, Any], bytes]:
+    body = _pack_or_none(dict(record.details))
+    if body is None:
+        raise LimitError(f"the details of a need for {record.what} have no form on the wire")
+    return Type.NEED, {"what": record.what[:_WORD]}, body
+
+
+def _end_out(record: End) -> tuple[Type, dict[str, Any], bytes]:
+    header = {
+        "state": str(record.state),
+        "status": int(record.status),
+        "code": record.code[:_WORD],
+        "retryable": record.retryable,
+        "rows": record.rows,
+        "bytes": record.bytes,
+        "attempt": record.attempt,
+        "created": float(record.created),
+        "started": None if record.started is None else float(record.started),
+        "ended": float(record.ended),
+    }
+    return Type.END, header, _text(record.message)
+
+
+_ENCODERS: Mapping[type, Callable[[Any], tuple[Type, dict[str, Any], bytes | None]]] = {
+    Rows: _rows_out,
+    Schema: _schema_out,
+    Text: _text_out,
+    Data: _data_out,
+    Log: _log_out,
+    StateChange: _state_out,
+    Need: _need_out,
+    End: _end_out,
+}
+
+
+def encode_progress(job: str, items: Iterable[Progress]) -> tuple[bytes, ...]:
+    """The frames of a PROGRESS. Of ``items`` at most `PROGRESS_ITEMS` fit."""
+    body = _pack(
+        [[item.key[:_WORD], item.phase[:_WORD], int(item.done), int(item.total)] for item in items]
+    )
+    return (PREFIXES[Type.PROGRESS], _pack({"job": job}), body)
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        try:
+            packed: bytes = msgpack.packb(value)
+        except UnicodeEncodeError:  # a lone surrogate; the other way of packing is slower
+            packed = msgpack.packb(value, unicode_errors="replace")
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TableError(f"a value that has no form on the wire: {error}") from None
+    return packed
+
+
+def _pack_or_none(value: Any) -> bytes | None:
+    """None too where a peer would refuse it: too large, too deep, or with keys of other types."""
+    try:
+        packed = _pack(value)
+        if len(packed) > DEFAULT.control:
+            return None
+        check_nesting(value, DEFAULT.nesting)
+    except (TableError, ProtocolError):
+        return None
+    return packed
+
+
+def _text(text: str) -> bytes:
+    clipped = text if len(text) <= _CLIPPED else text[: _CLIPPED - 1] + "…"
+    return clipped.encode("utf-8", "replace")
+
+
+def _header(values: Mapping[str, Any]) -> bytes:
+    packed = _pack(values)
+    if len(packed) > DEFAULT.header:
+        raise LimitError(f"a header of {len(packed)} bytes; at most {DEFAULT.header} may be sent")
+    return packed
+
+
+def _check_cells(rows: Sequence[Sequence[Any]], body: bytes, limits: Limits) -> None:
+    """Raise `TableError` where a JSON cell is something that the other side must refuse."""
+    if openers(body) <= len(rows) + 1:
+        return
+    for cell in chain.from_iterable(rows):
+        if isinstance(cell, (list, tuple, dict)):
+            try:
+                check_nesting(cell, limits.nesting - 2)
+            except ProtocolError as error:
+                raise TableError(f"a cell that has no form on the wire: {error}") from None
+
+
+def check_submit(frames: Sequence[bytes], limits: Limits) -> None:
+    """Raise `LimitError` where a SUBMIT is larger than its engine takes."""
+    if len(frames[2]) > limits.submit:
+        raise LimitError(
+            f"arguments and environment have {len(frames[2])} bytes; the engine takes at most "
+            f"{limits.submit}: hand large content over as a file"
+        )

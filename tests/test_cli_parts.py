@@ -1,0 +1,179 @@
+"""The parts of the command line by themselves: cells, widths, words and writers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.cli.cells import csv_cell, human_size, kind_of, plain, printable, short_key, shown
+from engine.cli.jobs import option_flag
+from engine.cli.options import read_duration, read_pairs
+from engine.cli.terminal import column_widths
+from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, Writer
+from engine.spec import Column, ColumnType
+from engine.table import jsonable
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (36_000_000, "36.0 MB"),
+        (2**63, "9.2 EB"),
+        (10**22, "10000.0 EB"),
+        (-1, "?"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "cell", "text"),
+    [
+        ("size", ColumnType.INTEGER, 1500, "1.5 kB"),
+        ("star_count", ColumnType.INTEGER, 1500, "1500"),
+        ("digest", ColumnType.STRING, DIGEST, "sha256:0123456789ab"),
+        ("digest", ColumnType.STRING, "none", "none"),
+        ("ratio", ColumnType.FLOAT, 0.5, "0.5"),
+        ("good", ColumnType.BOOLEAN, False, "no"),
+        ("media_type", ColumnType.STRING, "application/vnd.oci.image.index.v1+json",
+         "oci.image.index.v1+json"),
+        ("platforms", ColumnType.JSON, ["a", "b"], "a, b"),
+        ("config", ColumnType.JSON, {"a": 1}, '{"a": 1}'),
+        ("name", ColumnType.STRING, None, ""),
+        ("name", ColumnType.STRING, "a\x1b[2J\nb", r"a\x1b[2J b"),
+    ],
+)  # fmt: skip
+def test_cells_for_people(name: str, type: ColumnType, cell: Any, text: str) -> None:
+    assert shown(kind_of(Column(name=name, type=type)), cell) == text
+
+
+@given(st.text())
+def test_what_is_shown_cannot_steer_a_terminal(text: str) -> None:
+    assert printable(text, lines=False).isprintable()
+    assert printable(text).replace("\n", "").replace("\t", "").isprintable()
+    assert plain(text).isprintable()
+    assert short_key(text).isprintable()
+    assert len(short_key(text)) <= 40 or text.count(":")
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"])))
+def test_printable_text_is_left_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@given(
+    st.lists(st.lists(st.text(max_size=60), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.integers(40, 200),
+)
+def test_columns_fit_the_terminal(rows: list[list[str]], total: int) -> None:
+    kinds = [kind_of(Column(name=name)) for name in ("reference", "media_type", "description")]
+    widths = column_widths(rows, kinds, total)
+    assert sum(widths) + 2 * len(widths) <= total
+    assert all(width >= 0 for width in widths)
+
+
+def test_the_columns_that_matter_least_give_way_first() -> None:
+    kinds = [kind_of(Column(name=name)) for name in ("reference", "media_type", "digest")]
+    assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 85) == [30, 30, 19]
+    assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 70) == [30, 15, 19]
+    assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 50) == [15, 10, 19]
+
+
+# words
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("0.5", 0.5), ("90s", 90), ("1.5m", 90), ("2h", 7200)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert read_duration(None, None, text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "soon", "1w", "1e9", "99999999999", "٣"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time to come"):
+        read_duration(None, None, text)
+
+
+def test_the_last_of_a_repeated_key_counts() -> None:
+    assert list(read_pairs(["a=1", "b=2", "a=3"]).items()) == [("b", "2"), ("a", "3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("authConfig", "--auth-config"), ("limit", "--limit"), ("is_big", "--is-big"),
+     ("a.b", "--a-b"), ("URL", "--u-r-l")],
+)  # fmt: skip
+def test_the_flag_of_an_option(name: str, flag: str) -> None:
+    assert option_flag(name) == flag
+
+
+# writers
+
+CELL = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
+COLUMNS = (Column(name="a", type=ColumnType.JSON), Column(name="b", type=ColumnType.JSON))
+
+
+@given(st.lists(st.tuples(CELL, CELL)))
+def test_json_lines_read_back(rows: list[tuple[Any, Any]]) -> None:
+    out = io.StringIO()
+    writer = JsonWriter(out)
+    writer.schema(COLUMNS)
+    for row in rows:
+        writer.row(row)
+    read = [json.loads(line) for line in out.getvalue().split("\n")[:-1]]
+    assert read == [{"a": jsonable(a), "b": jsonable(b)} for a, b in rows]
+
+
+@given(st.lists(st.tuples(CELL, CELL)))
+def test_csv_reads_back(rows: list[tuple[Any, Any]]) -> None:
+    out = io.StringIO(newline="")
+    writer = CsvWriter(out)
+    writer.schema(COLUMNS)
+    for row in rows:
+        writer.row(row)
+    out.seek(0)
+    assert list(csv.reader(out)) == [["a", "b"], *[[csv_cell(a), csv_cell(b)] for a, b in rows]]
+
+
+@given(st.lists(st.tuples(CELL, CELL), max_size=10))
+def test_plain_columns_are_one_line_a_row(rows: list[tuple[Any, Any]]) -> None:
+    out = io.StringIO()
+    writer = PlainWriter(out)
+    writer.schema(COLUMNS)
+    for row in rows:
+        writer.row(row)
+    writer.flush()
+    lines = out.getvalue().split("\n")[:-1]
+    assert len(lines) == len(rows) + 1
+    assert lines[0].split() == ["A", "B"]
+
+
+def test_plain_columns_stream_once_the_widths_are_known() -> None:
+    out = io.StringIO()
+    writer: Writer = PlainWriter(out)
+    writer.schema(COLUMNS)
+    for number in range(SAMPLE_ROWS - 1):
+        writer.row((number, number))
+    assert writer.held
+    assert out.getvalue() == ""
+    writer.row((0, 0))
+    assert not writer.held
+    before = len(out.getvalue())
+    writer.row(("x" * 500, "y"))
+    assert out.getvalue()[before:] == f"{'x' * 500}  y\n"

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cli.cells import csv_cell, human_size, kind_of, plain, printable, short_key, shown
+from engine.cli.cells import csv_cell, human_size, kind_of, plain, short_key, shown
 from engine.cli.jobs import option_flag
 from engine.cli.options import read_duration, read_pairs
 from engine.cli.terminal import column_widths
+from engine.cli.text import printable
 from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, Writer
 from engine.spec import Column, ColumnType
 from engine.table import jsonable
@@ -170,10 +171,9 @@ def test_plain_columns_stream_once_the_widths_are_known() -> None:
     writer.schema(COLUMNS)
     for number in range(SAMPLE_ROWS - 1):
         writer.row((number, number))
-    assert writer.held
-    assert out.getvalue() == ""
+    assert (writer.held, out.getvalue()) == (True, "")
     writer.row((0, 0))
-    assert not writer.held
+    assert writer.held is False
     before = len(out.getvalue())
     writer.row(("x" * 500, "y"))
     assert out.getvalue()[before:] == f"{'x' * 500}  y\n"

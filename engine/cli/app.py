@@ -13,12 +13,10 @@ from .. import plugins
 from ..errors import EngineError
 from ..status import Status
 from ..version import __version__
-from .cells import printable
 from .errors import complain
 from .generic import COMMANDS
-from .jobs import job_command
-from .presenter import FORMATS
-from .session import Session
+from .session import FORMATS, Session
+from .text import printable
 
 __all__ = ["enginectl", "run"]
 
@@ -30,11 +28,12 @@ class _Commands(click.Group):
     (`plugins.COMMANDS`), else a job."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return (
-            COMMANDS.get(cmd_name)
-            or _brought().get(cmd_name)
-            or job_command(_session(ctx), cmd_name)
-        )
+        known = COMMANDS.get(cmd_name) or _brought().get(cmd_name)
+        if known is not None:
+            return known
+        from .jobs import job_command
+
+        return job_command(_session(ctx), cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = {*COMMANDS, *_brought()}

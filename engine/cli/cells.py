@@ -9,6 +9,7 @@ from typing import Any
 
 from ..spec import Column, ColumnType
 from ..table import jsonable
+from .text import printable
 
 __all__ = [
     "Kind",
@@ -17,7 +18,6 @@ __all__ = [
     "json_line",
     "kind_of",
     "plain",
-    "printable",
     "short_key",
     "shown",
 ]
@@ -111,21 +111,6 @@ def human_size(size: int) -> str:
         number /= 1000
         unit = larger
     return f"{number:.1f} {unit}B"
-
-
-def printable(text: str, *, lines: bool = True) -> str:
-    """``text`` without characters that steer a terminal; newlines stay where ``lines``."""
-    if text.isprintable():
-        return text
-    kept = "\n\t" if lines else ""
-    return "".join(
-        char
-        if char.isprintable() or char in kept
-        else " "
-        if char in "\n\r\t"
-        else repr(char)[1:-1]
-        for char in text
-    )
 
 
 def _text(cell: Any) -> str:

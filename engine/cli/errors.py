@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from .cells import printable
+from .text import printable
 
 __all__ = ["complain"]
 

@@ -6,7 +6,6 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -108,10 +107,16 @@ def read_value(value: str, what: str) -> str:
     if not value.startswith("@"):
         return value
     try:
-        content = sys.stdin.buffer.read() if value == "@-" else Path(value[1:]).read_bytes()
+        content = sys.stdin.buffer.read() if value == "@-" else _content(value[1:])
         text = content.decode()
     except OSError as error:
         raise click.UsageError(f"{what}: {value[1:]}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise click.UsageError(f"{what}: {value[1:]}: not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _content(path: str) -> bytes:
+    from pathlib import Path  # costs more than it does, at every start
+
+    return Path(path).read_bytes()

@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from ..records import Data, Log, Progress, Schema, Text
-from .cells import printable
+from .text import printable
 from .writers import CsvWriter, JsonWriter, PlainWriter, Writer
 
 if TYPE_CHECKING:
     from .terminal import Bars, TableWriter
 
-__all__ = ["FORMATS", "Presenter"]
+__all__ = ["Presenter"]
 
-FORMATS = ("table", "json", "csv")
 #: Rows wait no longer than this for others, before their columns get their widths.
 _HOLD_SECONDS = 0.4
 

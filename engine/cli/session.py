@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..client import Client, Run
     from ..records import End
 
-__all__ = ["Session", "SubmitOptions"]
+__all__ = ["FORMATS", "Session", "SubmitOptions"]
+
+FORMATS = ("table", "json", "csv")
 
 _CANCEL_SECONDS = 1.0
 

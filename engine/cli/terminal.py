@@ -23,7 +23,8 @@ from rich.text import Text
 
 from ..records import Progress as ProgressRecord
 from ..spec import Column
-from .cells import Kind, kind_of, printable, short_key, shown
+from .cells import Kind, kind_of, short_key, shown
+from .text import printable
 from .writers import SAMPLE_ROWS, RawWriter
 
 __all__ = ["Bars", "TableWriter", "column_widths"]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import IO, Any, Protocol
 
 from ..spec import Column
-from .cells import csv_cell, json_line, plain, printable
+from .cells import csv_cell, json_line, plain
+from .text import printable
 
 __all__ = ["CsvWriter", "JsonWriter", "PlainWriter", "RawWriter", "Writer"]
 

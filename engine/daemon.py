@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         os.umask(0o077)
         state_dir = config.state_dir(environ, os.getuid()).absolute()
-        with SignalPipe(_SIGNALS) as signals, locked_state(state_dir):
+        with SignalPipe(_SIGNALS, ends=True) as signals, locked_state(state_dir):
             return _run(config, file, state_dir, signals, lambda: configuration()[0], environ)
     except EngineError as error:
         print(f"engined: {error}", file=sys.stderr)

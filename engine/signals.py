@@ -22,10 +22,15 @@ WOKEN: Final = "woken"
 
 class SignalPipe:
     """The signals of ``kinds`` that arrive inside its ``with`` block, which belongs to the main
-    thread. One thread, any, calls `wait`; every thread may call `wake`."""
+    thread. One thread, any, calls `wait`; every thread may call `wake`.
 
-    def __init__(self, kinds: Iterable[signal.Signals]) -> None:
+    After the block their handlers are what they were before, or, where the process ``ends``
+    with it, the signals are ignored: a late one must not make another end of an orderly one.
+    """
+
+    def __init__(self, kinds: Iterable[signal.Signals], *, ends: bool = False) -> None:
         self._kinds = tuple(kinds)
+        self._ends = ends
         self._before: dict[signal.Signals, Any] = {}
         self._wakeup = -1
         self._read = self._write = -1
@@ -38,7 +43,7 @@ class SignalPipe:
 
     def __exit__(self, *_: object) -> None:
         for kind, handler in self._before.items():
-            signal.signal(kind, handler)
+            signal.signal(kind, signal.SIG_IGN if self._ends else handler)
         signal.set_wakeup_fd(self._wakeup)
         os.close(self._write)
         os.close(self._read)

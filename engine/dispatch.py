@@ -48,6 +48,7 @@ _KEYED_SECONDS = 600.0
 _KEYED_MOST = 1000
 _KEYED_BYTES = 64 * 1024 * 1024
 _log = logging.getLogger("engine.dispatch")
+_now = time.monotonic
 
 
 class Executor(Protocol):
@@ -95,7 +96,17 @@ class Task:
     submission, the job existed already.
     """
 
-    __slots__ = ("created", "detach", "job", "key", "place", "principal", "submission", "work")
+    __slots__ = (
+        "alarm",
+        "created",
+        "detach",
+        "job",
+        "key",
+        "place",
+        "principal",
+        "submission",
+        "work",
+    )
 
     def __init__(self, job: Job, submission: Submission, work: bytes) -> None:
         self.job = job
@@ -106,6 +117,7 @@ class Task:
         self.work = work
         self.created = job.created
         self.place: Withdrawable | None = None
+        self.alarm: _Alarm | None = None
 
     @property
     def id(self) -> str:
@@ -191,13 +203,27 @@ class Dispatcher:
             self._tasks[task.id] = task
             self._counts[submission.principal] = count + 1
             if submission.key:
-                self._keyed[submission.principal, submission.key] = (task, time.monotonic())
+                self._keyed[submission.principal, submission.key] = (task, _now())
         self._tell(task, "accepted", principal=task.principal)
-        if task.job.deadline is not None:
-            self._timer.at(task.job.deadline, lambda: self._expire(task))
         queue = spec.queue if spec is not None else "default"
-        task.place = self._executor.submit(queue, submission.priority, lambda: self._run(task))
+        try:
+            self._enqueue(task, queue)
+        except RuntimeError as error:
+            refusal = EngineError(f"no thread for the job: {error}", code="busy", retryable=True)
+            with self._mutex:
+                self._keyed.pop((submission.principal, submission.key), None)
+            if not task.state.ended:
+                task.job.finish(refusal)
+            self._forget(task)
+            raise refusal from None
         return task
+
+    def _enqueue(self, task: Task, queue: str) -> None:
+        if task.job.deadline is not None:
+            task.alarm = self._timer.at(task.job.deadline, lambda: self._expire(task))
+        task.place = self._executor.submit(queue, task.submission.priority, lambda: self._run(task))
+        if task.job.cancelled:  # by who did not see the place yet
+            self._withdraw(task)
 
     def _make(self, submission: Submission, work: bytes, mode: RowMode | bool) -> Task:
         id = new_id()
@@ -224,7 +250,7 @@ class Dispatcher:
     def _known(self, submission: Submission, work: bytes) -> Task | None:
         if not submission.key:
             return None
-        oldest = time.monotonic() - _KEYED_SECONDS
+        oldest = _now() - _KEYED_SECONDS
         held = sum(task.log.held for task, _ in self._keyed.values())
         for place, (task, since) in list(self._keyed.items()):  # the oldest first
             over = len(self._keyed) > _KEYED_MOST or held > _KEYED_BYTES
@@ -254,6 +280,10 @@ class Dispatcher:
             if self._tasks.pop(task.id, None) is None:
                 return
             self._ended += 1
+            place = (task.principal, task.key)
+            if place in self._keyed and self._keyed[place][0] is task:
+                del self._keyed[place]  # what ended last is remembered longest
+                self._keyed[place] = (task, _now())
             left = self._counts.get(task.principal, 1) - 1
             if left > 0:
                 self._counts[task.principal] = left
@@ -261,6 +291,8 @@ class Dispatcher:
                 self._counts.pop(task.principal, None)
             if not self._tasks:
                 self._idle.notify_all()
+        if task.alarm is not None:
+            self._timer.cancel(task.alarm)
         end = task.job.end
         if end is not None:
             self._tell(
@@ -301,15 +333,25 @@ class Dispatcher:
         return task
 
     def _stop(self, task: Task, error: EngineError) -> None:
-        if task.place is not None and task.place.withdraw():
-            task.job.cancel(error)
-            task.job.finish(error)
-            self._forget(task)
+        if self._withdraw(task, error) or task.job.cancelled or task.state.ended:
             return
         self._tell(task, "cancelling", reason=str(error))
         threading.Thread(
-            target=task.job.cancel, args=(error,), name=f"engine-cancel-{task.id}", daemon=True
+            target=self._cancel, args=(task, error), name=f"engine-cancel-{task.id}", daemon=True
         ).start()
+
+    def _cancel(self, task: Task, error: EngineError) -> None:
+        task.job.cancel(error)
+        self._withdraw(task)  # where it got its place just now
+
+    def _withdraw(self, task: Task, error: EngineError | None = None) -> bool:
+        """End a job that waits in its queue; False where it does not."""
+        if task.place is None or not task.place.withdraw():
+            return False
+        task.job.cancel(error)
+        task.job.finish(error)
+        self._forget(task)
+        return True
 
     # the end
 
@@ -364,26 +406,50 @@ class Dispatcher:
         self._tell(task, "log", **{**line.fields, "level": line.level, "text": line.text})
 
 
+class _Alarm:
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call  # None when it was cancelled
+
+
 class _Timer:
     """Calls functions at their time, on one thread that starts with the first of them."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, _Alarm]] = []
+        self._cancelled = 0
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
+    def at(self, when: float, call: Callable[[], None]) -> _Alarm:
+        """Raises RuntimeError where the thread cannot be started."""
+        alarm = _Alarm(call)
         with self._mutex:
             if self._closed:
-                return
-            heapq.heappush(self._heap, (when, next(self._order), call))
+                return alarm
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine-timer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="engine-timer", daemon=True)
+                thread.start()
+                self._thread = thread
+            heapq.heappush(self._heap, (when, next(self._order), alarm))
             self._changed.notify()
+        return alarm
+
+    def cancel(self, alarm: _Alarm) -> None:
+        """Forget a call, and what it would keep alive until its time."""
+        with self._mutex:
+            if alarm.call is None:
+                return
+            alarm.call = None
+            self._cancelled += 1
+            if 2 * self._cancelled > len(self._heap) + 16:
+                self._heap = [entry for entry in self._heap if entry[2].call is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
 
     def close(self) -> None:
         with self._mutex:
@@ -398,8 +464,16 @@ class _Timer:
                     self._changed.wait(self._heap[0][0] - time.monotonic() if self._heap else None)
                 if self._closed:
                     return
-                call = heapq.heappop(self._heap)[2]
-            call()
+                alarm = heapq.heappop(self._heap)[2]
+                call, alarm.call = alarm.call, None
+                if call is None:
+                    self._cancelled = max(0, self._cancelled - 1)
+                    continue
+            try:
+                call()
+            except Exception:  # the others' time comes too
+                _log.exception("what was due failed")
+            del call, alarm  # a thread that waits keeps nothing
 
 
 def new_id() -> str:

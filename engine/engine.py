@@ -114,14 +114,14 @@ class Engine:
         """
         with self._mutex:
             before, catchall = dict(self._handlers), self._catchall
-            callbacks = list(self._callbacks)
+            callbacks, information = list(self._callbacks), list(self._information)
             self._settings = dict(settings or {})
         try:
             installer.install(self)
         except Exception as error:
             with self._mutex:
                 self._handlers, self._catchall = before, catchall
-                self._callbacks = callbacks
+                self._callbacks, self._information = callbacks, information
             what = name or type(installer).__name__
             raise InstallError(f"the service {what} could not be installed: {error}") from error
         finally:
@@ -243,16 +243,21 @@ class Engine:
             self._information.append(source)
 
     def information(self) -> dict[str, Any]:
-        """What ``info`` shows of the sources. A source that fails shows its error."""
+        """What ``info`` shows of the sources. What one that fails has to say is in ``errors``."""
         with self._mutex:
             sources = list(self._information)
             found: dict[str, Any] = {
                 "uptime": round(time.time() - self.started, 3),
                 "jobs.running": len(self._running),
             }
+        errors: list[str] = []
         for source in sources:
-            found.update(source())
-        return found
+            try:
+                found.update(source())
+            except Exception as error:
+                _log.exception("a source of information failed")
+                errors.append(f"{type(error).__name__}: {error}")
+        return {**found, "errors": errors} if errors else found
 
     # the end
 

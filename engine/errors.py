@@ -89,9 +89,10 @@ class EnvError(UsageError):
 
     code = "environment"
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+    def __init__(self, key: str, problem: str, *, usage: str = "") -> None:
+        super().__init__(f"{key}: {problem}", usage=usage)
         self.key = key
+        self.problem = problem
 
 
 class TableError(EngineError):

@@ -22,6 +22,7 @@ from .errors import (
     CancelledError,
     DeadlineError,
     EngineError,
+    EnvError,
     NeedError,
     ShuttingDownError,
     UnknownJobError,
@@ -40,6 +41,7 @@ Handler: TypeAlias = Callable[["Job"], "Status | int | None"]
 _CHUNK = 64 * 1024
 _LEVELS = ("debug", "info", "warning", "error")
 _log = logging.getLogger("engine.job")
+_LOST_LINES = "{} log lines were left out, for the readers were behind"
 
 
 class Job:
@@ -90,10 +92,12 @@ class Job:
         self._mutex = threading.Lock()
         self._state = State.QUEUED
         self._status: Status | None = None
-        self._error: EngineError | Exception | None = None
+        self._error: Exception | None = None
         self._cancel_error: EngineError | None = None
         self._cancel_event = threading.Event()
         self._callbacks: dict[object, Callable[[], None]] = {}
+        self._thread: int | None = None  # the handler's
+        self._lost_lines = 0
 
     def __repr__(self) -> str:
         words = " ".join([self.name, *map(repr, self.args)])
@@ -131,13 +135,22 @@ class Job:
         self.output.progress(Progress(key=key, phase=phase, done=done, total=total))
 
     def log(self, level: str, text: str, **fields: Any) -> None:
-        """Emit a log line; ``level`` is debug, info, warning or error."""
+        """Emit a log line; ``level`` is debug, info, warning or error.
+
+        The handler's own thread waits while the readers are behind, as with all output. Any
+        other may be at work for several jobs, and waits for none: what has no room is left
+        out, and the job says at its end how many lines that were.
+        """
         if level not in _LEVELS:
             raise ValueError(f"{level!r} is no level: {', '.join(_LEVELS)} are")
         line = Log(level=level, text=text, time=time.time(), fields=fields)
         if self.on_log is not None:
             self.on_log(line)
-        self.output.append(line)
+        if self._thread in (None, threading.get_ident()):
+            self.output.append(line)
+        elif not self.output.offer(line):
+            with self._mutex:
+                self._lost_lines += 1
 
     def error(
         self,
@@ -241,26 +254,31 @@ class Job:
             if self.started is not None or self._state.ended:
                 raise RuntimeError("a job runs once")
             self.started = time.time()
+            self._thread = threading.get_ident()
             cancelled = self._cancel_error
             if cancelled is None:
                 self._change(State.RUNNING)
         if cancelled is not None:
             return self.finish(cancelled)
-        error: Exception | None = None
+        error: BaseException | None = None
         returned: Status | int | None = None
         try:
             returned = self._run_handler()
-        except Exception as raised:
+        except KeyboardInterrupt:
+            self.finish(CancelledError("the job was interrupted"))
+            raise
+        except BaseException as raised:  # a sys.exit() of a handler ends its job, no more
             error = raised
         return self.finish(error, returned)
 
     def finish(
-        self, error: Exception | None = None, returned: Status | int | None = None
+        self, error: BaseException | None = None, returned: Status | int | None = None
     ) -> Status:
         """Write the end. For who runs jobs; a handler returns or raises instead."""
-        error = error or self._error
+        lost = self.output.settle()
+        error = error or self._error or lost
         status = _status_of(error) if error is not None else _status(returned)
-        if self._cancel_error is not None and status is not Status.OK:
+        if self._cancel_error is not None and (status is not Status.OK or self.started is None):
             error, status = self._cancel_error, _status_of(self._cancel_error)
         elif error is not None and not _speaks(error):
             _log.error("job %s failed", self.name, exc_info=error)
@@ -269,6 +287,7 @@ class Job:
                 "the log of the engine says where",
                 code="internal",
             )
+            status = error.status
         with self._mutex:
             if self._state.ended:
                 raise RuntimeError("the end of a job is written once")
@@ -279,12 +298,15 @@ class Job:
         # a job that emitted none still says what its rows would have been
         if status is Status.OK and log.columns is None and self.spec and self.spec.columns:
             log.schema(self.spec.columns)
+        if self._lost_lines:
+            text = _LOST_LINES.format(self._lost_lines)
+            log.append(Log(level="warning", text=text, time=time.time()), wait=False)
         log.end(
             End(
                 state=self._state,
                 status=int(status),
                 code="" if status is Status.OK else str(getattr(error, "code", "error")),
-                message="" if status is Status.OK or error is None else str(error),
+                message="" if status is Status.OK or error is None else self._words(error),
                 retryable=bool(getattr(error, "retryable", False)),
                 rows=log.rows_emitted,
                 bytes=log.bytes_emitted,
@@ -295,6 +317,12 @@ class Job:
             )
         )
         return status
+
+    def _words(self, error: BaseException) -> str:
+        text = str(error)
+        if self.spec is None or _status_of(error) is not Status.USAGE or "\nUsage: " in text:
+            return text
+        return f"{text}\nUsage: {self.spec.usage}"
 
     def _run_handler(self) -> Status | int | None:
         if self._handler is None:
@@ -393,12 +421,19 @@ def validate(spec: JobSpec, args: tuple[str, ...], env: Env) -> None:
         "string": env.get,
     }
     for option in spec.options:
-        readers[option.type](option.name)
+        try:
+            readers[option.type](option.name)
+        except EnvError as error:
+            raise EnvError(error.key, error.problem, usage=spec.usage) from None
 
 
-def _speaks(error: Exception) -> bool:
-    """Whether an error says its code and status itself."""
-    return hasattr(error, "code") and hasattr(error, "status")
+def _speaks(error: BaseException) -> bool:
+    """Whether an error says its code, its status and whether to try again, in words."""
+    try:
+        str(error)
+    except Exception:
+        return False
+    return all(hasattr(error, name) for name in ("code", "status", "retryable"))
 
 
 def _status(returned: Status | int | None) -> Status:
@@ -410,7 +445,7 @@ def _status(returned: Status | int | None) -> Status:
         return Status.ERROR
 
 
-def _status_of(error: Exception) -> Status:
+def _status_of(error: BaseException) -> Status:
     try:
         status = Status(int(getattr(error, "status", Status.ERROR)))
     except (TypeError, ValueError):

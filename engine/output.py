@@ -31,7 +31,7 @@ BATCH_ROWS = 100
 BATCH_BYTES = 64 * 1024
 BATCH_SECONDS = 0.020
 PROGRESS_SECONDS = 0.25
-PROGRESS_KEYS = 256
+PROGRESS_KEYS = 1024
 _OVERHEAD = 64  # what a record costs beside its content, in the in-process estimate
 
 
@@ -88,6 +88,7 @@ class OutputLog:
         self._pending: list[Sequence[Any]] = []
         self._pending_size = 0
         self._pending_due = 0.0
+        self._fault: Exception | None = None  # why rows were lost, until somebody was told
         self._idle_since = 0.0  # when the last batch went; the first row after a pause goes at once
         self._progress: dict[str, Progress] = {}
         self._end: End | None = None
@@ -114,14 +115,21 @@ class OutputLog:
         self._notify()
 
     def row(self, cells: Sequence[Any]) -> None:
-        """Append one row. Waits while the readers are a quota behind."""
+        """Append one row. Waits while the readers are a quota behind.
+
+        Raises `TableError` where the cells do not fit the columns. What only its encoding
+        shows, when a batch is full, is raised by this row or the next; the batch is lost.
+        """
         check = self._check
         if check is None:
             raise ValueError("rows need a schema first")
         size = check(cells)
         with self._mutex:
+            if self._fault is not None:
+                self._raise_fault()
             wake = self._add_row(cells, size)
             if wake:
+                self._raise_fault()
                 self._wait_for_room()
         if wake:
             self._notify()
@@ -143,30 +151,52 @@ class OutputLog:
                 continue
             with self._mutex:
                 self._flush()
+                self._raise_fault()
                 self._append(Rows(rows=batch))
                 self._idle_since = time.monotonic()
                 self.rows_emitted += len(batch)
                 self._wait_for_room()
             self._notify()
 
-    def append(self, record: Record) -> None:
-        """Append text, data, a log line, a state or a need; rows that are pending go first."""
+    def append(self, record: Record, *, wait: bool = True) -> None:
+        """Append text, data, a log line, a state or a need; rows that are pending go first.
+
+        States and needs never wait for the readers, nor does anything without ``wait``.
+        """
         with self._mutex:
             self._flush()
             self._append(record)
-            if not isinstance(record, (StateChange, Need)):
+            if wait and not isinstance(record, (StateChange, Need)):
                 self._wait_for_room()
         self._notify()
+
+    def offer(self, record: Record) -> bool:
+        """Append a record where the quota has room for it; never wait. Whether it had."""
+        with self._mutex:
+            if self._quota is not None and self._held > self._quota:
+                self._trim()
+                if self._held > self._quota:
+                    return False
+            self._flush()
+            self._append(record)
+        self._notify()
+        return True
+
+    def settle(self) -> Exception | None:
+        """Append the rows that are pending. The error where rows were lost, for they could
+        not be encoded, and nobody has been told yet."""
+        with self._mutex:
+            self._flush()
+            fault, self._fault = self._fault, None
+        self._notify()
+        return fault
 
     def progress(self, progress: Progress) -> None:
         """Note how far one thing has come; of each key only the newest counts."""
         with self._mutex:
             if self._end is not None:
                 return
-            key = progress.key
-            if key not in self._progress and len(self._progress) >= PROGRESS_KEYS:
-                del self._progress[next(iter(self._progress))]
-            self._progress[key] = progress
+            _keep_newest(self._progress, progress)
             wake = [reader for reader in self._readers if reader._note(progress)]
         for reader in wake:
             reader.notify()
@@ -262,10 +292,21 @@ class OutputLog:
         return begun
 
     def _flush(self) -> None:
+        """Append the rows that are pending. It raises nothing: who flushes is often not who
+        emitted them (a reader, a cancel, the end)."""
         if self._pending:
             rows, self._pending, self._pending_size = self._pending, [], 0
-            self._append(Rows(rows=rows))
+            try:
+                self._append(Rows(rows=rows))
+            except Exception as error:
+                self._fault = error
+                self.rows_emitted -= len(rows)
             self._idle_since = time.monotonic()
+
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
 
     def _flush_due(self) -> None:
         if self._pending and time.monotonic() >= self._pending_due:
@@ -401,6 +442,10 @@ class Reader:
             for item in due:
                 del self._dirty[item.key]
                 self._shown[item.key] = now
+            if len(self._shown) > len(self._dirty):  # what was shown long ago binds no more
+                self._shown = {
+                    key: when for key, when in self._shown.items() if now - when < PROGRESS_SECONDS
+                }
         return due
 
     @property
@@ -425,10 +470,16 @@ class Reader:
     def _note(self, progress: Progress) -> bool:
         """Take note; whether the reader's thread must hear of it."""
         known = progress.key in self._dirty
-        self._dirty[progress.key] = progress
-        while len(self._dirty) > PROGRESS_KEYS:
-            del self._dirty[next(iter(self._dirty))]
+        _keep_newest(self._dirty, progress)
         return not known
+
+
+def _keep_newest(kept: dict[str, Progress], progress: Progress) -> None:
+    """Put ``progress`` last; of too many keys the one that rested longest is forgotten."""
+    kept.pop(progress.key, None)
+    kept[progress.key] = progress
+    if len(kept) > PROGRESS_KEYS:
+        del kept[next(iter(kept))]
 
 
 def _estimate(record: Record) -> int:

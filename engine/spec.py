@@ -108,6 +108,7 @@ class JobSpec:
                 raise ValueError(f"{self.name}: only the last argument may be repeated")
             if after.required and not before.required:
                 raise ValueError(f"{self.name}: {after.name} is required after an optional one")
+        object.__setattr__(self, "row_mode", RowMode(self.row_mode))
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name}: a column name stands twice")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from engine import Argument, Engine, Job, JobSpec, Option, State, Status
-from engine.dispatch import Dispatcher, Submission, Task
+from engine.dispatch import Dispatcher, Submission, Task, _Timer
 from engine.errors import (
     ConflictError,
     EngineError,
@@ -201,6 +205,133 @@ def test_a_watcher_that_fails_harms_no_job() -> None:
     assert executor.shutdown(10)
 
 
+def test_a_deadline_that_passes_at_once_counts_behind_a_full_queue(bench: Bench) -> None:
+    for _ in range(2):
+        bench.submit()
+        assert bench.begun.acquire(timeout=10)
+    tasks = [bench.submit(deadline=1e-9) for _ in range(50)]
+    for task in tasks:
+        assert task.log.wait(10)
+        assert state_of(task) is State.TIMED_OUT
+
+
+class Refusing(LocalExecutor):
+    """One that cannot start a thread."""
+
+    def submit(self, queue: str, priority: int, run: Callable[[], object]) -> Any:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_job_that_no_executor_takes_is_not_left_behind() -> None:
+    engine = Engine()
+    engine.register("quick", lambda job: None)
+    dispatcher = Dispatcher(engine, Refusing(), most=1)
+    for _ in range(2):  # the second finds the place of the first free
+        with pytest.raises(EngineError, match="no thread") as caught:
+            dispatcher.submit(Submission(name="quick", key="k", deadline=60))
+        assert caught.value.retryable
+    assert dispatcher.tasks() == []
+    assert dispatcher.drain(0)
+
+
+def test_a_job_cancelled_before_it_had_its_place_is_gone_at_once() -> None:
+    """By a drain, say, between its acceptance and its place in the queue."""
+    engine, gate = Engine(), threading.Event()
+    engine.register("quick", lambda job: pytest.fail("it was cancelled before"))
+
+    class Slow(LocalExecutor):
+        def submit(self, queue: str, priority: int, run: Callable[[], object]) -> Any:
+            dispatcher.hasten()
+            wait_until(lambda: all(task.job.cancelled for task in dispatcher.tasks()))
+            return super().submit(queue, priority, run)
+
+    executor = Slow({"default": 1})
+    LocalExecutor.submit(executor, "default", 0, lambda: gate.wait(30))
+    dispatcher = Dispatcher(engine, executor)
+    task = dispatcher.submit(Submission(name="quick"))
+    assert task.log.wait(10)
+    assert task.job.status is Status.TRY_AGAIN
+    assert dispatcher.tasks() == []
+    gate.set()
+    assert executor.shutdown(10)
+
+
+def test_a_job_that_has_ended_is_not_kept_for_its_deadline(bench: Bench) -> None:
+    tasks = [bench.submit("quick", deadline=3600.0) for _ in range(200)]
+    for task in tasks:
+        assert task.log.wait(10)
+    gone = weakref.ref(tasks[0].log)
+    tasks.clear()
+    del task
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    wait_until(is_gone)
+    assert len(bench.dispatcher._timer._heap) < 100
+
+
+def test_a_cancel_of_what_has_ended_or_is_cancelled_tells_nothing_new(bench: Bench) -> None:
+    quick = bench.submit("quick", deadline=0.2, key="k")
+    assert quick.log.wait(10)
+    release = threading.Event()
+    bench.engine.register("deaf", lambda job: release.wait(30) and None)
+    deaf = bench.submit("deaf")
+    wait_until(lambda: state_of(deaf) is State.RUNNING)
+    for _ in range(5):
+        bench.dispatcher.cancel(deaf.id)
+        wait_until(lambda: deaf.job.cancelled)
+    release.set()
+    assert deaf.log.wait(10)
+    assert bench.dispatcher.drain(10)
+    told = [(name, event) for name, event, _ in bench.events]
+    assert told.count(("deaf", "cancelling")) == 1
+    assert ("quick", "cancelling") not in told
+
+
+def test_a_key_is_remembered_from_the_end_of_its_job_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [time.monotonic()]
+    monkeypatch.setattr("engine.dispatch._now", lambda: clock[0])
+    first = bench.submit("hold", "x", key="k")
+    assert bench.begun.acquire(timeout=10)
+    clock[0] += 3600  # a long pull
+    bench.release.set()
+    assert first.log.wait(10)
+    wait_until(lambda: not bench.dispatcher.tasks())
+    assert bench.submit("hold", "x", key="k") is first
+    clock[0] += 3600
+    assert bench.submit("hold", "x", key="k") is not first
+
+
+def test_a_handler_that_would_end_its_thread_costs_no_place_in_the_queue(bench: Bench) -> None:
+    bench.engine.register("leave", lambda job: sys.exit(3))
+    for _ in range(5):
+        task = bench.submit("leave")
+        assert task.log.wait(10)
+        assert task.job.status is Status.ERROR
+
+
+def test_the_timer_survives_a_call_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    timer, called = _Timer(), threading.Event()
+    timer.at(0.0, lambda: 1 / 0)  # type: ignore[arg-type]
+    timer.at(0.0, called.set)
+    assert called.wait(10)
+    timer.close()
+    assert "ZeroDivisionError" in caplog.text
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not come to pass within 10 s")
+
+
 # the executor
 
 
@@ -309,3 +440,102 @@ def hold(begun: threading.Event, gate: threading.Event) -> None:
 def test_limits_that_would_run_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"limit|ageing"):
         LocalExecutor(**options)
+
+
+def test_what_ends_its_thread_costs_no_place() -> None:
+    executor = LocalExecutor({"default": 1})
+    done = threading.Event()
+    for _ in range(3):
+        executor.submit("default", 0, lambda: sys.exit(1))
+    executor.submit("default", 0, done.set)
+    assert done.wait(10)
+    assert executor.shutdown(10)
+
+
+def test_places_that_were_taken_back_are_forgotten() -> None:
+    executor = LocalExecutor({"default": 1})
+    gate, begun = threading.Event(), threading.Event()
+    executor.submit("default", 0, lambda: hold(begun, gate))
+    assert begun.wait(10)
+    order: list[int] = []
+    kept = threading.Semaphore(0)
+
+    def run(n: int) -> None:
+        order.append(n)
+        kept.release()
+
+    for n in range(3):
+        executor.submit("default", n, lambda n=n: run(n))  # type: ignore[misc]
+    for _ in range(1000):
+        assert executor.submit("default", 9, lambda: pytest.fail("taken back")).withdraw()
+    assert len(executor._queues["default"].heap) < 100
+    assert executor.depths() == {"default": (3, 1)}
+    gate.set()
+    for _ in range(3):
+        assert kept.acquire(timeout=10)
+    assert order == [2, 1, 0]
+    assert executor.shutdown(10)
+
+
+def test_a_higher_limit_takes_effect_for_what_waits() -> None:
+    executor = LocalExecutor({"default": 1})
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def run() -> None:
+        begun.release()
+        gate.wait(30)
+
+    for _ in range(4):
+        executor.submit("default", 0, run)
+    assert begun.acquire(timeout=10)
+    executor.set_limits({"default": 3})
+    for _ in range(2):
+        assert begun.acquire(timeout=10)
+    assert executor.depths() == {"default": (1, 3)}
+    gate.set()
+    assert executor.shutdown(10)
+
+
+def test_a_lower_limit_loses_no_wake_up() -> None:
+    executor = LocalExecutor({"default": 4})
+    for _ in range(50):
+        wall = threading.Barrier(5)
+        for _ in range(4):
+            executor.submit("default", 0, lambda wall=wall: wall.wait(10))  # type: ignore[misc]
+        wall.wait(10)
+        done = threading.Event()
+        executor.set_limits({"default": 1})
+        executor.submit("default", 0, done.set)
+        assert done.wait(10)
+        executor.set_limits({"default": 4})
+    assert executor.shutdown(10)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executor = LocalExecutor({"default": 2})
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            executor.submit("default", 0, lambda: pytest.fail("it was refused"))
+    done = threading.Event()
+    executor.submit("default", 0, done.set)
+    assert done.wait(10)
+    assert executor.depths()["default"][0] == 0
+    assert executor.shutdown(10)
+
+
+def test_idle_threads_that_give_up_do_not_count_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.executors.local._IDLE_SECONDS", 0.0005)
+    executor = LocalExecutor({"default": 3})
+    for _ in range(300):  # three at once must always get three threads
+        together = threading.Barrier(4)
+        for _ in range(3):
+            executor.submit("default", 0, lambda wall=together: wall.wait(10))  # type: ignore[misc]
+        together.wait(10)
+    assert executor.shutdown(10)

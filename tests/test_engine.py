@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,10 @@ from engine.errors import (
     UnknownJobError,
     UsageError,
 )
-from engine.records import End, Log, Need
+from engine.output import OutputLog
+from engine.records import End, Log, Need, Record
+from engine.spec import RowMode
+from engine.wire.codec import encode_record
 
 SPEC = JobSpec(
     name="count",
@@ -95,7 +99,7 @@ def test_wrong_arguments_are_2_with_the_usage_line(engine: Engine, args: tuple[s
 def test_wrong_environment_is_2_and_names_the_key(engine: Engine) -> None:
     job = engine.job("count", "1", env={"step": "x"})
     assert job.run() is Status.USAGE
-    assert "step: 'x' is not an integer" in end_of(job).message
+    assert end_of(job).message == "step: 'x' is not an integer\nUsage: count TO"
 
 
 def test_a_secret_that_is_malformed_is_not_shown(engine: Engine) -> None:
@@ -138,6 +142,106 @@ def test_a_fault_of_the_handler_keeps_its_details_to_the_log(
     assert "hunter2" not in end_of(job).message
     assert "KeyError" in end_of(job).message
     assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), SystemExit(0), GeneratorExit()])
+def test_a_handler_that_would_end_the_process_ends_its_job(
+    engine: Engine, raised: BaseException
+) -> None:
+    def leave(job: Job) -> Status:
+        raise raised
+
+    engine.register("leave", leave)
+    job = engine.job("leave")
+    assert job.run() is Status.ERROR
+    assert end_of(job).code == "internal"
+    assert type(raised).__name__ in end_of(job).message
+
+
+def test_an_interrupted_job_has_its_end_and_the_interrupt_goes_on(engine: Engine) -> None:
+    def interrupted(job: Job) -> Status:
+        raise KeyboardInterrupt
+
+    engine.register("interrupted", interrupted)
+    job = engine.job("interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    assert end_of(job).status == Status.CANCELLED
+
+
+def test_only_an_error_with_all_three_attributes_speaks_for_itself(engine: Engine) -> None:
+    class ForeignError(Exception):
+        code = 404
+        status = 404
+
+    def broken(job: Job) -> Status:
+        raise ForeignError("https://user:hunter2@registry.example/")
+
+    engine.register("broken", broken)
+    job = engine.job("broken")
+    assert job.run() is Status.ERROR
+    assert end_of(job).code == "internal"
+    assert "hunter2" not in end_of(job).message
+
+
+def test_an_error_that_cannot_be_shown_still_ends_its_job(engine: Engine) -> None:
+    class MuteError(EngineError):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    def broken(job: Job) -> Status:
+        raise MuteError("x")
+
+    engine.register("broken", broken)
+    job = engine.job("broken")
+    assert job.run() is Status.ERROR
+    assert "MuteError" in end_of(job).message
+
+
+def test_a_row_that_cannot_be_sent_fails_the_job_and_not_its_end(engine: Engine) -> None:
+    def rows(job: Job) -> Status:
+        job.row({"small": 1})
+        job.row({"large": 2**70})
+        return Status.OK
+
+    engine.register(
+        "rows", rows, JobSpec(name="rows", columns=(Column(name="v", type=ColumnType.JSON),))
+    )
+    log = OutputLog(encode=encode_record_of("job"))
+    job = engine.make("rows", (), None, id="job", log=log)
+    assert job.run() is Status.ERROR
+    assert (end_of(job).code, end_of(job).rows) == ("table", 1)
+    assert job.state is State.FAILED
+
+
+def encode_record_of(job: str) -> Callable[[int, Record], tuple[bytes, ...]]:
+    return lambda seq, record: encode_record(job, seq, record)
+
+
+def test_a_log_line_of_another_thread_never_waits_for_the_job_s_readers(engine: Engine) -> None:
+    """What several jobs share may tell one of them something."""
+    told: list[Log] = []
+
+    def work(job: Job) -> Status:
+        def shared() -> None:
+            for n in range(100):
+                job.log("info", f"{n:050}")
+
+        thread = threading.Thread(target=shared, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        return Status.OK
+
+    engine.register("work", work)
+    job = engine.make("work", (), None, log=OutputLog(quota=1000))
+    job.on_log = told.append
+    job.output.attach(lambda: None)  # and never reads
+    assert job.run() is Status.OK
+    assert len(told) == 100
+    lines = [record for record in job.output.records() if isinstance(record, Log)]
+    assert 2 <= len(lines) < 50
+    assert f"{100 - len(lines) + 1} log lines" in lines[-1].text
 
 
 def test_job_error_sets_the_end(engine: Engine) -> None:
@@ -290,11 +394,24 @@ def test_a_service_that_fails_leaves_nothing_behind(engine: Engine) -> None:
     class Service:
         def install(self, engine: Engine) -> None:
             engine.register("half", count)
+            engine.add_info(lambda: {"half": True})
             raise OSError("no shelf")
 
     with pytest.raises(InstallError, match="the service shelves could not be installed: no shelf"):
         engine.install(Service(), name="shelves")
     assert "half" not in [spec.name for spec in engine.commands()]
+    assert "half" not in engine.information()
+
+
+def test_a_source_of_information_that_fails_does_not_hide_the_others(engine: Engine) -> None:
+    def broken() -> dict[str, object]:
+        raise OSError("no shelf")
+
+    engine.add_info(broken)
+    engine.add_info(lambda: {"shelves": 3})
+    shown = engine.information()
+    assert shown["shelves"] == 3
+    assert shown["errors"] == ["OSError: no shelf"]
 
 
 def test_shutdown_lets_jobs_finish_then_cancels_and_calls_back(engine: Engine) -> None:
@@ -356,6 +473,9 @@ def test_a_spec_that_cannot_be_is_refused() -> None:
         JobSpec(name="x", arguments=(Argument(name="A", required=False), Argument(name="B")))
     with pytest.raises(ValueError, match="twice"):
         JobSpec(name="x", columns=(Column(name="a"), Column(name="a")))
+    with pytest.raises(ValueError, match="pairs"):
+        JobSpec(name="x", row_mode="pairs")  # type: ignore[arg-type]
+    assert JobSpec(name="x", row_mode="single").row_mode is RowMode.SINGLE  # type: ignore[arg-type]
     assert (
         JobSpec(
             name="x",

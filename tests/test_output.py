@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Column, ColumnType, State
-from engine.errors import CancelledError, GapError
-from engine.output import BATCH_ROWS, Entry, OutputLog, Reader
+from engine.errors import CancelledError, GapError, TableError
+from engine.output import BATCH_ROWS, PROGRESS_KEYS, Entry, OutputLog, Reader
 from engine.records import Data, End, Log, Progress, Record, Rows, StateChange, Text
 
 NUMBER = (Column(name="n", type=ColumnType.INTEGER),)
@@ -242,9 +243,9 @@ def test_a_later_reader_gets_the_progress_as_it_stands() -> None:
 def test_progress_keys_are_bounded() -> None:
     log = OutputLog()
     reader = log.attach(nothing)
-    for n in range(1000):
+    for n in range(3 * PROGRESS_KEYS):
         log.progress(Progress(key=str(n), phase="x", done=n))
-    assert len(reader.progress()) == 256
+    assert len(reader.progress()) == PROGRESS_KEYS
 
 
 def test_the_end_is_the_last_record() -> None:
@@ -268,3 +269,90 @@ def test_one_schema_before_the_rows() -> None:
     log.schema(NUMBER)
     with pytest.raises(ValueError, match="one schema"):
         log.schema((Column(name="other"),))
+
+
+# what cannot be encoded, and who must not suffer from it
+
+
+def picky(seq: int, record: Record) -> tuple[bytes, ...]:
+    if isinstance(record, Rows) and any(row[0] < 0 for row in record.rows):
+        raise TableError("a row that has no form")
+    return encode(seq, record)
+
+
+def test_a_batch_that_cannot_be_encoded_hurts_neither_reader_nor_end() -> None:
+    log = OutputLog(encode=picky)
+    log.schema(NUMBER)
+    reader = log.attach(nothing)
+    log.row([1])
+    log.row([-1])  # it waits for its batch
+    while (due := reader.due) is not None and due > time.monotonic():
+        threading.Event().wait(0.002)
+    assert [entry.seq for entry in drain(reader)] == [1, 2]
+    log.append(StateChange(state=State.CANCELLING))
+    error = log.settle()
+    assert isinstance(error, TableError)
+    assert log.settle() is None
+    assert log.rows_emitted == 1
+    log.end(end(State.FAILED))
+    entries = drain(reader)
+    assert [entry.seq for entry in entries] == [3, 4]
+    assert entries[-1].end
+
+
+def test_the_next_row_tells_of_a_batch_that_could_not_be_encoded() -> None:
+    log = OutputLog(encode=picky)
+    log.schema(NUMBER)
+    log.row([1])
+    log.row([-1])
+    log.append(StateChange(state=State.RUNNING))  # flushes
+    with pytest.raises(TableError):
+        log.row([2])
+    log.row([2])
+    log.rows([[3]])
+    log.end(end())
+    assert log.rows_emitted == 3
+
+
+def test_what_is_offered_never_waits() -> None:
+    log = OutputLog(encode=encode, quota=100)
+    log.attach(nothing)
+    line = Log(level="info", text="x" * 60, time=0.0)
+    assert log.offer(line)
+    assert not log.offer(line)
+    log.append(line, wait=False)
+    assert log.last == 2
+
+
+def test_what_a_reader_remembers_of_progress_is_bounded() -> None:
+    log = OutputLog()
+    reader = log.attach(nothing)
+    for n in range(50):
+        log.progress(Progress(key=str(n), phase="x", done=n))
+        reader.progress()
+        reader._shown[str(n)] -= 1.0  # a second ago
+    reader.progress()
+    assert len(reader._shown) == 0
+
+
+def test_of_a_thousand_keys_the_last_progress_of_each_is_shown() -> None:
+    log = OutputLog()
+    reader = log.attach(nothing)
+    for phase in ("fetching", "fetched"):
+        for n in range(1000):
+            log.progress(Progress(key=str(n), phase=phase, done=n))
+        if phase == "fetching":
+            reader.progress()
+    log.end(end())
+    assert sorted(int(item.key) for item in reader.progress()) == list(range(1000))
+
+
+def test_a_key_that_moves_is_kept_before_one_that_rests() -> None:
+    log = OutputLog()
+    for n in range(PROGRESS_KEYS):
+        log.progress(Progress(key=str(n), phase="x", done=0))
+    log.progress(Progress(key="0", phase="x", done=1))
+    log.progress(Progress(key="new", phase="x", done=1))
+    shown = {item.key for item in log.attach(nothing).progress()}
+    assert {"0", "new"} <= shown
+    assert "1" not in shown

@@ -9,6 +9,7 @@ plain heap keeps the order.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -45,7 +46,10 @@ class LocalExecutor:
         self._closing = False
 
     def submit(self, queue: str, priority: int, run: Callable[[], object]) -> Place:
-        """Run ``run`` when its turn comes; a higher ``priority`` comes first."""
+        """Run ``run`` when its turn comes; a higher ``priority`` comes first.
+
+        Raises RuntimeError after `shutdown`, and where no thread can be started.
+        """
         with self._mutex:
             if self._closing:
                 raise RuntimeError("the executor has shut down")
@@ -57,19 +61,13 @@ class LocalExecutor:
             rank = time.monotonic() - priority * self._ageing
             heapq.heappush(found.heap, (rank, next(self._order), place))
             found.waiting += 1
-            if found.idle > 0:
-                found.idle -= 1  # spoken for, so that a burst starts enough threads
-                found.wake.notify()
-            elif found.threads < found.limit:
-                found.threads += 1
-                thread = threading.Thread(
-                    target=self._work,
-                    args=(found,),
-                    name=f"engine-job-{queue}-{next(self._order)}",
-                    daemon=True,  # a handler that never returns does not keep the process
-                )
-                self._threads.add(thread)
-                thread.start()
+            found.wake.notify()
+            try:
+                self._start_threads(found)
+            except RuntimeError:
+                if not found.threads:  # else one of them will come to it
+                    place._leave()
+                    raise
         return place
 
     def set_limits(self, limits: Mapping[str, int]) -> None:
@@ -78,6 +76,10 @@ class LocalExecutor:
             self._limits.update(limits)
             for name, queue in self._queues.items():
                 queue.limit = self._limits.get(name, self._limits["default"])
+                queue.wake.notify_all()  # those over the limit end
+                if not self._closing:
+                    with contextlib.suppress(RuntimeError):  # no thread: the next submit tries
+                        self._start_threads(queue)
 
     def depths(self) -> dict[str, tuple[int, int]]:
         """For each queue that was used, how many wait and how many run."""
@@ -91,22 +93,36 @@ class LocalExecutor:
             self._closing = True
             for queue in self._queues.values():
                 queue.heap.clear()
-                queue.waiting = 0
                 queue.wake.notify_all()
             return self._ended.wait_for(
                 lambda: not self._threads, max(0.0, deadline - time.monotonic())
             )
+
+    def _start_threads(self, queue: _Queue) -> None:
+        """As many as what waits can use. The mutex is held."""
+        while queue.waiting > queue.ready and queue.threads < queue.limit:
+            thread = threading.Thread(
+                target=self._work,
+                args=(queue,),
+                name=f"engine-job-{queue.name}-{next(self._order)}",
+                daemon=True,  # a handler that never returns does not keep the process
+            )
+            thread.start()
+            self._threads.add(thread)
+            queue.threads += 1
+            queue.ready += 1
 
     def _work(self, queue: _Queue) -> None:
         try:
             while (place := self._next(queue)) is not None:
                 try:
                     place.run()
-                except Exception:
+                except BaseException:  # a sys.exit() too: the thread is the queue's
                     _log.exception("what queue %s ran raised", queue.name)
                 finally:
                     with self._mutex:
                         queue.running -= 1
+                        queue.ready += 1
                 del place  # a thread that idles keeps nothing of what it ran
         finally:
             with self._mutex:
@@ -124,19 +140,22 @@ class LocalExecutor:
                     if place.waits:
                         place.waits = False
                         queue.waiting -= 1
+                        queue.ready -= 1
                         queue.running += 1
                         return place
-                queue.idle += 1
                 if not queue.wake.wait(_IDLE_SECONDS) and not queue.heap:
-                    queue.idle -= 1
                     break
-                # who notified has counted this thread as busy already
             queue.threads -= 1
+            queue.ready -= 1
+            if queue.waiting:
+                queue.wake.notify()  # the word that woke this one was for one that works
             return None
 
 
 class _Queue:
-    __slots__ = ("heap", "idle", "limit", "name", "running", "threads", "waiting", "wake")
+    """``threads`` there are; ``ready`` of them run nothing, and take what waits next."""
+
+    __slots__ = ("heap", "limit", "name", "ready", "running", "threads", "waiting", "wake")
 
     def __init__(self, name: str, limit: int, mutex: threading.Lock) -> None:
         self.name = name
@@ -144,7 +163,7 @@ class _Queue:
         self.heap: list[tuple[float, int, Place]] = []
         self.wake = threading.Condition(mutex)
         self.threads = 0
-        self.idle = 0
+        self.ready = 0
         self.waiting = 0
         self.running = 0
 
@@ -165,6 +184,15 @@ class Place:
         with self._mutex:
             if not self.waits:
                 return False
-            self.waits = False
-            self._queue.waiting -= 1
+            self._leave()
             return True
+
+    def _leave(self) -> None:
+        """Wait no more. The mutex is held. What has left goes from the heap when it is half
+        of it, so that nothing is kept by who comes and goes."""
+        queue = self._queue
+        self.waits = False
+        queue.waiting -= 1
+        if len(queue.heap) > 2 * queue.waiting + 16:
+            queue.heap = [entry for entry in queue.heap if entry[2].waits]
+            heapq.heapify(queue.heap)

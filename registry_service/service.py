@@ -317,7 +317,7 @@ class Service:
 
     def images(self, job: Job) -> Status:
         """One row for each image of the store, by name."""
-        for one in images(self._kept()):
+        for one in images(self._kept(), _observer(job)):
             job.check_cancelled()
             job.row(
                 one.reference,

@@ -160,6 +160,84 @@ def test_an_image_of_another_platform_than_was_asked_for_is_refused(
     bench.run("pull", f"{registry.host}/test/app:1")
 
 
+def test_what_was_looked_at_for_its_platform_is_told_as_fetched(
+    bench: Bench, registry: Registry
+) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    rows = bench.run("pull", f"{registry.host}/test/app:1", platform=HERE)
+    assert {row["state"] for row in rows} == {"fetched"}
+
+
+def nest(registry: Registry, repository: str, image: Image, *, levels: int, width: int) -> str:
+    """Indexes that each name the next one many times over; the digest of the outermost."""
+    put_blobs(registry, repository, image)
+    digest, raw, media_type = image.digest, image.manifest, image.media_type
+    registry.put_manifest(repository, None, raw, media_type)
+    for level in range(levels):
+        part = {"mediaType": media_type, "digest": digest, "size": len(raw)}
+        parts = [
+            {**part, "platform": {"os": "linux", "architecture": "arm", "variant": f"v{n}"}}
+            for n in range(width)
+        ]
+        media_type = "application/vnd.oci.image.index.v1+json"
+        document = {"schemaVersion": 2, "mediaType": media_type, "manifests": parts}
+        raw = json.dumps(document).encode()
+        tag = "nested" if level == levels - 1 else None
+        digest = registry.put_manifest(repository, tag, raw, media_type)
+    return digest
+
+
+def put_blobs(registry: Registry, repository: str, image: Image) -> None:
+    for blob in image.blobs.values():
+        registry.put_blob(repository, blob)
+
+
+def test_indexes_that_name_each_other_many_times_are_gone_through_once(
+    bench: Bench, registry: Registry
+) -> None:
+    image = random_image(1, layers=1)
+    top = nest(registry, "test/deep", image, levels=7, width=20)
+    reference = f"{registry.host}/test/deep:nested"
+    remote = bench.run("inspect", reference)
+    assert len(remote) == 1 + 7 * 20
+    rows = bench.run("pull", reference, platform="all")
+    shown = [row["digest"] for row in rows]
+    assert len(shown) == len(set(shown)) == 7 + 1 + len(image.blobs)
+    assert shown[-1] == top
+    (row,) = bench.run("images")
+    assert row["complete"]
+    assert len(bench.run("inspect", reference)) == len(remote)
+    assert len(bench.run("push", reference)) == len(rows)
+
+
+def test_one_damaged_or_odd_image_does_not_hide_the_others(
+    bench: Bench, registry: Registry
+) -> None:
+    image = random_image(1, platform=HERE)
+    push_image(registry, "test/a", "1", image)
+    push_image(registry, "test/z", "1", random_image(2, platform=HERE))
+    config = b" " * (5 * 1024 * 1024)  # an artifact's may be anything
+    parts = {
+        "mediaType": "application/vnd.example+json",
+        "digest": registry.put_blob("test/odd", config),
+        "size": len(config),
+    }
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    document = {"schemaVersion": 2, "mediaType": media_type, "config": parts, "layers": []}
+    registry.put_manifest("test/odd", "1", json.dumps(document).encode(), media_type)
+    for name in ("a", "odd", "z"):
+        bench.run("pull", f"{registry.host}/test/{name}:1")
+    assert [row["complete"] for row in bench.run("images")] == [True, True, True]
+    damaged = bench.state / "images" / "blobs" / "sha256" / image.digest.removeprefix("sha256:")
+    damaged.chmod(0o600)
+    damaged.write_bytes(image.manifest.replace(b"a", b"b"))
+    job = bench.job("images")
+    assert job.run() is Status.OK
+    rows = job.stdout.table().to_dicts()
+    assert [row["complete"] for row in rows] == [False, True, True]
+    assert "is damaged" in job.stderr.text()
+
+
 def test_all_tags_are_pulled_and_a_broken_one_is_told(bench: Bench, registry: Registry) -> None:
     for tag in ("1", "2"):
         push_image(registry, "test/app", tag, random_image(int(tag), platform=HERE))
@@ -373,6 +451,37 @@ def test_credentials_right_wrong_and_none(bench: Bench, auth: Any) -> None:
         assert (status, "ann" in message, "hunter" in message) == (Status.ERROR, True, False)
         status, _ = bench.fail("auth", authConfig={"serveraddress": registry.host})
         assert status is Status.ERROR
+
+
+def test_no_credentials_are_no_good_ones_where_anybody_may_read(bench: Bench) -> None:
+    with Registry(auth="token", users={"ann": "a"}, anonymous_pull=True) as registry:
+        status, message = bench.fail("auth", authConfig={"serveraddress": registry.host})
+        assert status is Status.ERROR
+        assert registry.host in message
+        push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+        bench.run("pull", f"{registry.host}/test/app:1")
+
+
+def test_auth_asks_the_token_server_each_time(bench: Bench) -> None:
+    with Registry(auth="token", users={"ann": "a"}) as registry:
+        for _ in range(2):
+            registry.clear_requests()
+            bench.run("auth", authConfig=credentials(registry, "ann", "a"))
+            assert any("token" in one.path for one in registry.requests)
+
+
+def test_a_password_in_a_server_address_is_not_shown(bench: Bench, registry: Registry) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    for address in (
+        f"http://ann:hunter2@{registry.host}/",
+        "ann:hunter2@no host",
+        "https://ann:hunter2@/",
+    ):
+        given = {"username": "ann", "password": "p", "serveraddress": address}
+        for name, args in (("auth", ()), ("pull", (f"{registry.host}/test/app:1",))):
+            job = bench.job(name, *args, authConfig=given)
+            job.run()
+            assert "hunter2" not in job.stderr.text()
 
 
 def test_what_another_pulled_is_not_given_to_who_may_not_have_it(bench: Bench) -> None:

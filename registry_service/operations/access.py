@@ -78,7 +78,8 @@ class Registries:
         observer: Observer,
         fresh: bool = False,
     ) -> V2Client:
-        """A client of the registry at ``host``, for one operation."""
+        """A client of the registry at ``host``, for one operation. With ``fresh``, nothing that
+        is remembered counts, no token either."""
         endpoint = self.endpoint(host, cancel=cancel, observer=observer, fresh=fresh)
         if endpoint.version is not APIVersion.V2:
             raise UnreachableRegistryError(
@@ -88,7 +89,9 @@ class Registries:
         return V2Client(
             endpoint,
             self._transport,
-            self._authenticator(endpoint, host, access, observer),
+            self._authenticator(
+                endpoint, host, access, observer, TokenCache() if fresh else self._tokens
+            ),
             headers=access.headers,
             cancel=cancel,
             observer=observer,
@@ -104,33 +107,47 @@ class Registries:
         return SearchClient(
             endpoint,
             self._transport,
-            self._authenticator(endpoint, host or index, access, observer),
+            self._authenticator(endpoint, host or index, access, observer, self._tokens),
             headers=access.headers,
             cancel=cancel,
             observer=observer,
         )
 
     def _authenticator(
-        self, endpoint: Endpoint, host: str, access: Access, observer: Observer
+        self,
+        endpoint: Endpoint,
+        host: str,
+        access: Access,
+        observer: Observer,
+        tokens: TokenCache,
     ) -> Authenticator:
         auth = access.auth
         if auth.server_address and not auth.empty and not _same(auth.server_address, host):
             # credentials go to the registry that they are for, whatever else is asked of us
             observer.log(
                 "warning",
-                f"the credentials are for {auth.server_address}, and were not sent to {host}",
+                f"the credentials are for {_shown(auth.server_address)}, and were not sent to "
+                f"{host}",
             )
             auth = AuthConfig()
-        return Authenticator(endpoint, self._transport, auth, cache=self._tokens)
+        return Authenticator(endpoint, self._transport, auth, cache=tokens)
 
 
 def host_of(address: str) -> str:
-    """``host[:port]`` of an address that may be a URL. Raises `InvalidReferenceError`."""
+    """``host[:port]`` of an address that may be a URL; user information in it is left out.
+    Raises `InvalidReferenceError`."""
     rest = address.strip().partition("://")[2] or address.strip()
-    host = rest.partition("/")[0].lower()
+    host = rest.partition("/")[0].rpartition("@")[2].lower()
     if not host:
-        raise InvalidReferenceError(f"{address!r} names no registry")
+        raise InvalidReferenceError("the server's address names no registry")
     return host
+
+
+def _shown(address: str) -> str:
+    try:
+        return host_of(address)
+    except InvalidReferenceError:
+        return "no registry"
 
 
 def _same(address: str, host: str) -> bool:

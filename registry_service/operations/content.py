@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from ..descriptor import Descriptor
+from ..digest import Digest
 from ..errors import InvalidReferenceError, ManifestError, PlatformError, StoreError
 from ..manifest import MANIFEST_LIMIT, MANIFEST_TYPES, Manifest
 from ..platform import Platform
@@ -17,21 +19,24 @@ __all__ = ["ALL", "Node", "choose", "find", "held", "read_manifest", "tree"]
 #: The platform that stands for every platform.
 ALL = "all"
 
+_Key: TypeAlias = tuple[Digest, int, str]
 _DEEPEST = 8  # indexes within indexes; real ones nest twice at the most
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A descriptor and what the store has of it. ``children`` are empty for what is absent."""
+    """A descriptor and what the store has of it. ``children`` are empty for what is absent;
+    ``complete`` says that nothing is absent, here and below."""
 
     descriptor: Descriptor
     present: bool
     manifest: Manifest | None = None
     children: tuple[Node, ...] = ()
+    complete: bool = dataclasses.field(init=False)
 
-    @property
-    def complete(self) -> bool:
-        return self.present and all(child.complete for child in self.children)
+    def __post_init__(self) -> None:
+        complete = self.present and all(child.complete for child in self.children)
+        object.__setattr__(self, "complete", complete)
 
     def walk(self) -> Iterator[Node]:
         """This node and all below, each digest once, parts before what they are part of."""
@@ -62,17 +67,29 @@ def read_manifest(store: Store, descriptor: Descriptor) -> Manifest:
     return Manifest.parse(raw, descriptor.media_type, descriptor.digest)
 
 
-def tree(store: Store, descriptor: Descriptor, *, depth: int = 0) -> Node:
+def tree(store: Store, descriptor: Descriptor) -> Node:
     """What the store has of ``descriptor``."""
+    return _grow(store, descriptor, 0, {})
+
+
+def _grow(store: Store, descriptor: Descriptor, depth: int, known: dict[_Key, Node]) -> Node:
+    """Each manifest is read once: indexes that name each other many times over would take for
+    ever else."""
     if depth > _DEEPEST:
         raise ManifestError(f"{descriptor.digest}: indexes nest more than {_DEEPEST} deep")
-    if not store.has(descriptor.digest, descriptor.size):
-        return Node(descriptor=descriptor, present=False)
-    if not is_manifest(descriptor):
-        return Node(descriptor=descriptor, present=True)
-    manifest = read_manifest(store, descriptor)
-    children = tuple(tree(store, child, depth=depth + 1) for child in manifest.children)
-    return Node(descriptor=descriptor, present=True, manifest=manifest, children=children)
+    key = descriptor.digest, descriptor.size, descriptor.media_type
+    same = known.get(key)
+    if same is not None:
+        return dataclasses.replace(same, descriptor=descriptor)
+    present = store.has(descriptor.digest, descriptor.size)
+    manifest: Manifest | None = None
+    children: tuple[Node, ...] = ()
+    if present and is_manifest(descriptor):
+        manifest = read_manifest(store, descriptor)
+        children = tuple(_grow(store, child, depth + 1, known) for child in manifest.children)
+    node = Node(descriptor=descriptor, present=present, manifest=manifest, children=children)
+    known[key] = node
+    return node
 
 
 def find(store: Store, reference: Reference) -> Descriptor:

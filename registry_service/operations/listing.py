@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..descriptor import Descriptor
+from ..digest import Digest
 from ..errors import InvalidReferenceError, ManifestError, RegistryError
 from ..manifest import Manifest
+from ..observe import Observer
 from ..platform import Platform
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
-from .content import ALL, choose, find, held, is_manifest, read_manifest, tree
+from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
@@ -52,30 +54,41 @@ class Inspection:
     source: str
 
 
-def images(store: Store) -> Iterator[StoredImage]:
-    """The images of the store, by name."""
+def images(store: Store, observer: Observer | None = None) -> Iterator[StoredImage]:
+    """The images of the store, by name. One that is damaged is not complete, and ``observer``
+    is told why."""
+    observer = observer or Observer()
     for name, descriptor in sorted(held(store), key=lambda one: str(one[0])):
-        node = tree(store, descriptor)
-        manifest = node.manifest
+        size, complete = 0, False
         present: tuple[str, ...] = ()
-        if manifest is not None and manifest.is_index:
-            present = tuple(
-                str(one.descriptor.platform)
-                for one in node.children
-                if one.complete and one.descriptor.platform is not None
-            )
-        elif manifest is not None and manifest.config is not None and node.complete:
-            config = _load(store.read(manifest.config.digest, _CONFIG_LIMIT))
-            platform = _platform(config)
-            present = (str(platform),) if platform is not None else ()
+        try:
+            node = tree(store, descriptor)
+            size, present = node.size, _present(store, node)
+            complete = node.complete
+        except RegistryError as error:
+            observer.log("warning", f"{name}: {error}")
         yield StoredImage(
             reference=str(name),
             digest=str(descriptor.digest),
             media_type=descriptor.media_type,
-            size=node.size,
+            size=size,
             platforms=present,
-            complete=node.complete,
+            complete=complete,
         )
+
+
+def _present(store: Store, node: Node) -> tuple[str, ...]:
+    """The platforms of which everything is there."""
+    manifest = node.manifest
+    if manifest is None:
+        return ()
+    if manifest.is_index:
+        parts = (one.descriptor for one in node.children if one.complete)
+        return tuple(str(one.platform) for one in parts if one.platform is not None)
+    if manifest.config is None or not node.complete or not _is_json(manifest.config):
+        return ()
+    platform = _platform(_load(store.read(manifest.config.digest, _CONFIG_LIMIT)))
+    return () if platform is None else (str(platform),)
 
 
 def tag(store: Store, source: Reference, target: Reference) -> Descriptor:
@@ -154,7 +167,7 @@ def inspect(
         manifest = client.get_manifest(reference.repository, reference.locator)
         top = manifest.descriptor
     assert manifest is not None
-    yield from _inspect(str(reference), top, manifest, reader, platform, 0)
+    yield from _inspect(str(reference), top, manifest, reader, platform, set(), 0)
 
 
 def _inspect(
@@ -163,6 +176,7 @@ def _inspect(
     manifest: Manifest | None,
     reader: _Reader,
     platform: str,
+    seen: set[Digest],
     depth: int,
 ) -> Iterator[Inspection]:
     if depth > _DEEPEST:
@@ -186,10 +200,12 @@ def _inspect(
         config=config,
         source=reader.source,
     )
-    if manifest is not None and manifest.is_index:
+    # An index that is named many times over is gone through once, or it might take for ever.
+    if manifest is not None and manifest.is_index and descriptor.digest not in seen:
+        seen.add(descriptor.digest)
         for child in choose(manifest, platform):
             part = reader.manifest(child) if is_manifest(child) else None
-            yield from _inspect(reference, child, part, reader, platform, depth + 1)
+            yield from _inspect(reference, child, part, reader, platform, seen, depth + 1)
 
 
 def _is_json(descriptor: Descriptor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
+from ..errors import LoginRequiredError
 from ..observe import Observer
 from .access import Access, Registries, host_of
 
@@ -35,13 +36,17 @@ def login(
     """Check credentials against the registry that they name, or else the index.
 
     Raises `LoginRequiredError` for credentials that are refused, or that are missing where
-    the registry wants some.
+    the registry wants some (anonymous access is no login).
     """
     address = auth.server_address or registries.settings.index_server
     host = host_of(address)
     client = registries.client(
         host, Access(auth=auth, headers=headers), cancel=cancel, observer=observer, fresh=True
     )
+    if auth.empty and client.endpoint.challenges:
+        raise LoginRequiredError(
+            f"{host} asks for a login: give a user name and a password", host=host
+        )
     client.ping()
     if not client.endpoint.challenges:
         return LoginResult(status=f"{SUCCEEDED}: {host} asks for no credentials")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
+from ..digest import Digest
 from ..errors import DoesNotExistError, ManifestError, PlatformError, RegistryError
 from ..manifest import Manifest
 from ..observe import Observer, Settled
@@ -21,7 +22,7 @@ from ..platform import Platform
 from ..reference import Reference
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
-from ..store import Store
+from ..store import Store, Transfer
 from .content import choose, is_manifest, read_manifest
 
 __all__ = ["pull", "pull_all_tags"]
@@ -117,6 +118,8 @@ class _Pull:
         self.cancel = cancel
         self.observer = observer
         self.source = RegistrySource(client, reference.repository)
+        self.states: dict[Digest, str] = {}  # of what was ensured
+        self.settled: set[Digest] = set()
 
     def top(self) -> tuple[Manifest, str]:
         """The manifest of the reference, and whether the store had it.
@@ -144,6 +147,8 @@ class _Pull:
             return
         for child in choose(manifest, self.platform):
             self.cancel.check()
+            if child.digest in self.settled:  # with all that it names
+                continue
             if not is_manifest(child):
                 self.fetch_blobs([child])
                 continue
@@ -162,22 +167,29 @@ class _Pull:
         with contextlib.ExitStack() as leaving:
             tickets = {}
             for descriptor in descriptors:
-                transfer = self.store.ensure(
-                    descriptor,
-                    self.source,
-                    cancel=self.cancel,
-                    progress=self.observer.progress,
-                    log=self.observer.log,
-                )
-                leaving.callback(transfer.leave)
-                tickets[transfer] = descriptor
+                if descriptor.digest not in self.settled:
+                    transfer = self.ensure(descriptor)
+                    leaving.callback(transfer.leave)
+                    tickets[transfer] = descriptor
             for transfer in self.store.settled(list(tickets), self.cancel):
-                self.settle(tickets[transfer], transfer.result())
+                descriptor = tickets[transfer]
+                state = self.states.setdefault(descriptor.digest, transfer.result())
+                self.settle(descriptor, state)
+
+    def ensure(self, descriptor: Descriptor) -> Transfer:
+        return self.store.ensure(
+            descriptor,
+            self.source,
+            cancel=self.cancel,
+            progress=self.observer.progress,
+            log=self.observer.log,
+        )
 
     def store_manifest(self, manifest: Manifest) -> None:
         self.store.put(manifest.raw, manifest.media_type, manifest.digest)
 
     def settle(self, descriptor: Descriptor, state: str) -> None:
+        self.settled.add(descriptor.digest)
         self.observer.settled(
             Settled(
                 reference=str(self.reference),
@@ -193,14 +205,7 @@ class _Pull:
         config = manifest.config
         if config is None or not config.media_type.endswith(("image.v1+json", "config.v1+json")):
             return
-        transfer = self.store.ensure(
-            config,
-            self.source,
-            cancel=self.cancel,
-            progress=self.observer.progress,
-            log=self.observer.log,
-        )
-        transfer.wait(self.cancel)
+        self.states[config.digest] = self.ensure(config).wait(self.cancel)
         has = platform_of(self.store.read(config.digest, _CONFIG_LIMIT))
         wanted = Platform.parse(self.platform)
         if has is not None and not wanted.matches(has):

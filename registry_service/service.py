@@ -8,7 +8,9 @@ to the Service and is closed when the engine shuts down.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine import Argument, Column, ColumnType, Engine, Job, JobSpec, Option, OptionType, Status
@@ -28,10 +30,13 @@ from .operations.push import push
 from .operations.search import Query, search
 from .reference import Reference
 from .session.v2 import V2Client
-from .settings import RegistrySettings
+from .settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from .store import Store
 
-__all__ = ["Service"]
+__all__ = ["CERTS_DIRS", "Service"]
+
+#: Where certificates lie unless the settings say otherwise: first beside the configuration.
+CERTS_DIRS = ("certs.d", *map(str, DEFAULT_CERTS_DIRS))
 
 _AUTH = Option(
     name="authConfig",
@@ -204,7 +209,7 @@ class Service:
         """Register the jobs. Raises for settings that cannot be used, and a store likewise."""
         settings = dict(engine.settings)
         transfers = _transfers(settings.pop("transfers", 4))
-        self._registries = Registries(RegistrySettings.from_mapping(settings))
+        self._registries = Registries(_registry_settings(settings, engine.config_dir))
         if engine.state_dir is not None:
             self._store = Store(
                 engine.state_dir / "images",
@@ -384,6 +389,17 @@ class Service:
         return self._reach().client(
             reference.host, self._access(job), cancel=cancel, observer=observer
         )
+
+
+def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> RegistrySettings:
+    """The library's settings. Relative directories of certificates lie beside the
+    configuration; where there is none, they are nowhere."""
+    settings = RegistrySettings.from_mapping({"certs_dirs": CERTS_DIRS, **values})
+    base = None if config_dir is None else config_dir.absolute()
+    placed = (path if base is None else base / path for path in settings.certs_dirs)
+    return dataclasses.replace(
+        settings, certs_dirs=tuple(path for path in placed if path.is_absolute())
+    )
 
 
 def _transfers(value: Any) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.config import Config, load, parse
 from engine.errors import ConfigError
+from registry_service.service import CERTS_DIRS
 from registry_service.settings import RegistrySettings
 
 SHIPPED = Path(__file__).parent.parent / "conf" / "engined.toml"
@@ -42,8 +43,9 @@ def test_the_shipped_file_names_every_key() -> None:
 def test_the_shipped_settings_of_the_registry_are_its_defaults() -> None:
     section = tomllib.loads(SHIPPED.read_text())["service"]["registry"]
     assert section.pop("transfers") == 4
-    assert RegistrySettings.from_mapping(section) == RegistrySettings()
     assert set(section) == set(RegistrySettings.__slots__)
+    assert tuple(section.pop("certs_dirs")) == CERTS_DIRS
+    assert RegistrySettings.from_mapping(section) == RegistrySettings()
 
 
 def test_every_key_of_the_shipped_file_is_explained() -> None:

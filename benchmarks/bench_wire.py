@@ -62,6 +62,7 @@ def serve(endpoint: str, ready: Event, stop: Event) -> None:
 def echo(endpoint: str, ready: Event, stop: Event) -> None:
     """A ROUTER that sends back what comes, and batches of rows where a number comes."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else what is too much is dropped in silence
         socket.bind(endpoint)
         ready.set()
         while not stop.is_set():

@@ -289,7 +289,7 @@ class Dispatcher:
                 self._counts[task.principal] = left
             else:
                 self._counts.pop(task.principal, None)
-            if not self._tasks:
+            if self._draining and not self._tasks:
                 self._idle.notify_all()
         if task.alarm is not None:
             self._timer.cancel(task.alarm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import logging
@@ -10,7 +9,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -139,7 +138,7 @@ class Engine:
         """The registration that runs ``name``. Raises `UnknownJobError`."""
         with self._mutex:
             found = self._handlers.get(name) or self._catchall
-            names = list(self._handlers)
+            names = list(self._handlers) if found is None else []
         if found is None:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -219,23 +218,19 @@ class Engine:
 
     def _guard(self, handler: Handler) -> Handler:
         def run(job: Job) -> Status | int | None:
-            with self._counted(job):
+            with self._mutex:
+                if self._closing:
+                    raise refused()
+                self._running.add(job)
+            try:
                 return handler(job)
+            finally:
+                with self._mutex:
+                    self._running.discard(job)
+                    if self.closing:  # nobody waits before
+                        self._idle.notify_all()
 
         return run
-
-    @contextlib.contextmanager
-    def _counted(self, job: Job) -> Iterator[None]:
-        with self._mutex:
-            if self._closing:
-                raise refused()
-            self._running.add(job)
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._running.discard(job)
-                self._idle.notify_all()
 
     # information
 

@@ -144,7 +144,7 @@ class Request:
                 request=number,
                 name=self.name,
                 args=self.args,
-                env=dict(Env(self.env or {})),
+                env=dict(Env(self.env)) if self.env else {},
                 key=self.key or None,
                 deadline=self.deadline,
                 priority=self.priority,

@@ -15,7 +15,7 @@ import zmq
 from .endpoints import Endpoint, reach
 from .errors import ConnectionLostError, EngineError, UnreachableError
 from .following import refusal
-from .frames import receive_rest, send
+from .frames import readable, receive_rest, send
 from .version import __version__
 from .wire.client_side import ClientConnection, Event, Lost, Ready
 from .wire.codec import MessageError, decode, encode
@@ -62,11 +62,10 @@ class Link:
         more = True
         now = time.monotonic()
         for _ in range(_TURN):
-            try:
-                first = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(self.socket):
                 more = False
                 break
+            first = self.socket.recv(zmq.NOBLOCK)
             frames = receive_rest(self.socket, first, self.conn.limits.frames)
             try:
                 events += self.conn.feed(decode(frames, self.conn.limits), now)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import math
 import os
 import threading
@@ -22,7 +21,6 @@ import zmq
 
 __all__ = ["Loop", "Timer"]
 
-_log = logging.getLogger("engine.loop")
 _TURN = 256  # calls in one turn; sockets and timers must get theirs too
 
 
@@ -55,7 +53,7 @@ class Loop:
         self._readers: dict[Any, Callable[[], object]] = {}
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._event, zmq.POLLIN)
-        self._woken = False
+        self._awake = False  # or will be: who calls need not wake it
         self._stopping = False
         # guards the descriptor's end of life; `call` may come from a finalizer, so within itself
         self._wake_mutex = threading.RLock()
@@ -69,8 +67,8 @@ class Loop:
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function`` on the loop's thread, soon. After the end it is dropped."""
         self._calls.append((function, args))
-        if not self._woken:
-            self._woken = True
+        if not self._awake:
+            self._awake = True
             self._wake()
 
     def close(self, timeout: float = 5.0) -> bool:
@@ -132,15 +130,17 @@ class Loop:
             self._event = -1
 
     def _turn(self) -> None:
+        self._awake = False  # before the look at the calls: one that comes after it wakes
         timeout = 0 if self._calls else self._patience()
-        for source, _ in self._poller.poll(timeout):
+        ready = self._poller.poll(timeout)
+        self._awake = True
+        for source, _ in ready:
             if source == self._event:
                 os.eventfd_read(self._event)
                 continue
             readable = self._readers.get(source)
             if readable is not None:  # an earlier callback of this turn may have removed it
                 self._guarded(readable, ())
-        self._woken = False  # before the calls: one that comes from now on wakes anew
         for _ in range(min(len(self._calls), _TURN)):
             function, args = self._calls.popleft()
             self._guarded(function, args)
@@ -167,4 +167,6 @@ class Loop:
 
 
 def _report(error: Exception) -> None:
-    _log.error("a callback of the I/O thread failed", exc_info=error)
+    import logging  # costs a client's start more than it is likely to need it
+
+    logging.getLogger("engine.loop").error("a callback of the I/O thread failed", exc_info=error)

@@ -77,6 +77,7 @@ class OutputLog:
         self._mutex = threading.Lock()
         self._room = threading.Condition(self._mutex)
         self._finished = threading.Condition(self._mutex)
+        self._waiting = 0  # who waits for room; telling nobody costs as much as telling someone
         self._entries: dict[int, Entry] = {}
         self._first = 1
         self._last = 0
@@ -347,7 +348,11 @@ class OutputLog:
             self._notify()
         finally:
             self._mutex.acquire()
-        self._room.wait_for(self._may_go_on)
+        self._waiting += 1
+        try:
+            self._room.wait_for(self._may_go_on)
+        finally:
+            self._waiting -= 1
         if self._held > self._quota and self._aborted is not None:
             raise self._aborted
 
@@ -368,7 +373,8 @@ class OutputLog:
             entry = self._entries.pop(self._first)
             self._first += 1
             self._held -= entry.size
-        self._room.notify_all()
+        if self._waiting:
+            self._room.notify_all()
 
     # without the mutex
 

@@ -19,7 +19,7 @@ import zmq
 
 from .dispatch import Dispatcher, Submission, Task
 from .errors import ConnectionLostError, EngineError, LimitError, NotAllowedError
-from .frames import receive_rest, send
+from .frames import readable, receive_rest, send
 from .listening import Listener, principal_of
 from .loop import Loop, Timer
 from .output import Reader
@@ -126,10 +126,9 @@ class Sessions:
     def readable(self, listener: Listener) -> None:
         socket = listener.socket
         for _ in range(_TURN):
-            try:
-                rid = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(socket):
                 return
+            rid = socket.recv(zmq.NOBLOCK)
             session = self._sessions.get((listener.endpoint, rid))
             if session is None:
                 self._stranger(listener, rid)

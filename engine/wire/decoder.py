@@ -94,13 +94,10 @@ def _decode_header(data: bytes, limits: Limits) -> dict[str, Any]:
 
 def _unpack(data: bytes, limits: Limits, own: int = 0, *, use_list: bool = True) -> Any:
     """One msgpack value. With no more openers than ``own``, nothing nests that must not."""
-    size = len(data)
     try:
-        value = msgpack.unpackb(
+        value = msgpack.unpackb(  # no text or bytes in it can be longer than it is itself
             data,
             strict_map_key=True,
-            max_str_len=size,
-            max_bin_len=size,
             max_array_len=limits.elements,
             max_map_len=limits.elements,
             max_ext_len=0,
@@ -135,11 +132,15 @@ def _reader(cls: type[Message]) -> Callable[..., Message]:
     """A function from header and body to a message of that class."""
     fields = layout(cls)
     apart = {*cls.BODY, cls.TEXT, cls.BYTES}
-    required = [name for name, _, needed in fields if needed]
+    required = frozenset(name for name, _, needed in fields if needed)
     names = [name for name, _, _ in fields if name not in apart]
 
     def read(header: dict[str, Any], body: bytes, limits: Limits, size: int) -> Message:
-        values = {name: _tupled(header[name]) for name in names if header.get(name) is not None}
+        values = {
+            name: _tupled(value) if type(value) is list else value
+            for name in names
+            if (value := header.get(name)) is not None
+        }
         if cls.TEXT and body:
             values[cls.TEXT] = str(body, "utf-8", "replace")
         elif cls.BYTES:
@@ -151,9 +152,9 @@ def _reader(cls: type[Message]) -> Callable[..., Message]:
             for name in cls.BODY:
                 if name in found:
                     values[name] = found[name] if cls is messages.Supply else _tupled(found[name])
-        for name in required:
-            if name not in values:
-                raise ProtocolError(f"{cls.TYPE.name}: {name!r} is missing")
+        if not required <= values.keys():
+            missing = next(name for name, _, needed in fields if needed and name not in values)
+            raise ProtocolError(f"{cls.TYPE.name}: {missing!r} is missing")
         return cls(**values)
 
     return read
@@ -233,12 +234,11 @@ def _log_in(header: dict[str, Any], body: bytes, limits: Limits) -> Log:
 
 
 def _state_in(header: dict[str, Any], body: bytes, limits: Limits) -> StateChange | None:
-    state = _expect(header, "state", str)
+    state = _STATES.get(_expect(header, "state", str))
     attempt = _expect(header, "attempt", int, default=1)
-    try:
-        return StateChange(state=State(state), attempt=attempt)
-    except ValueError:  # a state of a later version
+    if state is None:  # one of a later version
         return None
+    return StateChange(state=state, attempt=attempt)
 
 
 def _need_in(header: dict[str, Any], body: bytes, limits: Limits) -> Need:
@@ -250,9 +250,8 @@ def _need_in(header: dict[str, Any], body: bytes, limits: Limits) -> Need:
 
 def _end_in(header: dict[str, Any], body: bytes, limits: Limits) -> End:
     status = _expect(header, "status", int)
-    try:
-        state = State(_expect(header, "state", str))
-    except ValueError:  # an end of a later version
+    state = _STATES.get(_expect(header, "state", str))
+    if state is None:  # an end of a later version
         state = State.FAILED if status else State.OK
     if not state.ended:
         raise ProtocolError(f"{state} is no end")
@@ -285,6 +284,9 @@ def _progress_item(item: Any) -> Progress:
     if type(item) is not list or [type(part) for part in item[:4]] != kinds:
         raise ProtocolError("progress that is no [key, phase, done, total]")
     return Progress(key=item[0], phase=item[1], done=item[2], total=item[3])
+
+
+_STATES: dict[str, State] = {str(state): state for state in State}
 
 
 def _output(

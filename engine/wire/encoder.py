@@ -35,12 +35,11 @@ def encode(message: Message | Output | ProgressReport) -> tuple[bytes, ...]:
 
 def _encode_message(message: Message) -> tuple[bytes, ...]:
     cls = type(message)
-    apart = {*cls.BODY, cls.TEXT, cls.BYTES}
-    header = {
-        name: value
-        for name, _, _ in layout(cls)
-        if name not in apart and (value := getattr(message, name)) is not None
-    }
+    names = _HEADERS.get(cls)
+    if names is None:
+        apart = {*cls.BODY, cls.TEXT, cls.BYTES}
+        names = _HEADERS[cls] = tuple(name for name, _, _ in layout(cls) if name not in apart)
+    header = {name: value for name in names if (value := getattr(message, name)) is not None}
     head = (PREFIXES[cls.TYPE], _header(header))
     if cls.BODY:
         return (*head, _pack({name: getattr(message, name) for name in cls.BODY}))
@@ -50,6 +49,10 @@ def _encode_message(message: Message) -> tuple[bytes, ...]:
     if cls.BYTES:
         return (*head, getattr(message, cls.BYTES))
     return head
+
+
+#: The fields of each class that are in its header; filled as they are used.
+_HEADERS: dict[type[Message], tuple[str, ...]] = {}
 
 
 def encode_record(

@@ -50,8 +50,10 @@ _CONTAINERS = frozenset({list, tuple, dict})
 
 
 def body_limit(code: int, limits: Limits) -> int:
-    if code == Type.SUBMIT:
-        return limits.submit
-    if code in (Type.ROWS, Type.TEXT, Type.DATA, Type.INPUT):
+    if code in _OUTPUT:
         return limits.output
-    return limits.control
+    return limits.submit if code == _SUBMIT else limits.control
+
+
+_SUBMIT = int(Type.SUBMIT)
+_OUTPUT = frozenset(map(int, (Type.ROWS, Type.TEXT, Type.DATA, Type.INPUT)))

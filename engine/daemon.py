@@ -25,13 +25,17 @@ import msgspec
 import structlog
 
 from . import logs, notify, plugins
-from .config import Config, load
+from .config import DEFAULT_FILE, Config, load
 from .dispatch import Dispatcher
+from .endpoints import Endpoint
 from .engine import Engine
 from .errors import ConfigError, EngineError, InstallError
 from .executors.local import LocalExecutor
+from .listening import check_allowed
 from .server import Server, ServerSettings
 from .signals import WOKEN, SignalPipe
+from .status import Status
+from .streams import provide_standard_streams
 from .version import __version__
 from .wire.codec import encode_record
 from .wire.limits import Limits
@@ -44,6 +48,7 @@ _log = structlog.stdlib.get_logger("engine.daemon")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; the exit status."""
+    provide_standard_streams()
     options = _parser().parse_args(argv)
     environ = dict(os.environ)
 
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, file = configuration()
         logs.configure(level=config.log.level, format=config.log.format, stream=sys.stderr)
         if options.check:
-            check(config, file)
+            check(config, config.state_dir(environ, os.getuid()).absolute(), file)
             print(f"engined: {file or 'the defaults'}: the configuration can be used")
             return 0
         os.umask(0o077)
@@ -79,7 +84,7 @@ class Daemon:
 
     def __init__(self, config: Config, *, state_dir: Path, file: Path | None = None) -> None:
         self.config = config
-        self.engine = Engine(state_dir=state_dir)
+        self.engine = Engine(state_dir=state_dir, config_dir=(file or DEFAULT_FILE).parent)
         try:
             install_services(self.engine, config, file)
             self._executor = LocalExecutor(config.queues, ageing=config.engine.priority_ageing)
@@ -142,9 +147,11 @@ class Daemon:
         self._dispatcher.hasten()
 
 
-def check(config: Config, file: Path | None = None) -> None:
-    """Whether the configuration can be used, its services' sections too. Raises
-    `EngineError`. Nothing is made in the state directory."""
+def check(config: Config, state_dir: Path, file: Path | None = None) -> None:
+    """Whether the configuration can be used, its endpoints and its services' sections too.
+    Raises `EngineError`. Nothing is made in the state directory."""
+    for endpoint in config.listen(state_dir):
+        check_allowed(Endpoint.parse(endpoint), open_tcp=config.security.open_tcp)
     engine = Engine()
     try:
         install_services(engine, config, file)
@@ -182,7 +189,20 @@ def install_services(engine: Engine, config: Config, file: Path | None = None) -
                 f"the service {entry.name} ({entry.value}, of {entry.distribution}) has no "
                 "install(engine)"
             )
-        engine.install(service, name=entry.name, settings=config.service.get(entry.name))
+        try:
+            engine.install(service, name=entry.name, settings=config.service.get(entry.name))
+        except InstallError as error:
+            raise _wrong_settings(entry.name, error, file) or error from error.__cause__
+
+
+def _wrong_settings(name: str, error: InstallError, file: Path | None) -> ConfigError | None:
+    """What a service says of its section, with the file and the section in front: an error
+    with the status of wrong usage, and perhaps the ``key`` that its message begins with."""
+    cause = error.__cause__
+    if getattr(cause, "status", None) != Status.USAGE:
+        return None
+    mark = "." if str(cause).startswith(f"{getattr(cause, 'key', None)}: ") else ": "
+    return ConfigError(f"{file or 'configuration'}: service.{name}{mark}{cause}")
 
 
 def server_settings(config: Config) -> ServerSettings:

@@ -22,7 +22,7 @@ import zmq
 from .endpoints import Endpoint
 from .errors import ConfigError, EngineError, NotAllowedError
 
-__all__ = ["Listener", "principal_of"]
+__all__ = ["Listener", "check_allowed", "principal_of"]
 
 _BACKLOG = 512
 
@@ -49,11 +49,7 @@ class Listener:
         `EngineError` with the code ``endpoint``; the router is left to its owner then."""
         if endpoint.scheme == "ipc":
             return cls._open_ipc(router, Path(endpoint.path))
-        if not open_tcp:
-            raise ConfigError(
-                f"{endpoint}: an open port lets everyone who reaches it run jobs; where that is "
-                "wanted, set security.open_tcp = true"
-            )
+        check_allowed(endpoint, open_tcp=open_tcp)
         host = "127.0.0.1" if endpoint.host == "localhost" else endpoint.host  # bound by address
         with _explained(str(endpoint)):
             router.bind(f"tcp://{host}:{endpoint.port or '*'}")
@@ -91,6 +87,15 @@ class Listener:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def check_allowed(endpoint: Endpoint, *, open_tcp: bool) -> None:
+    """Raises `ConfigError` for a port that nobody said is to be open."""
+    if endpoint.scheme == "tcp" and not open_tcp:
+        raise ConfigError(
+            f"{endpoint}: an open port lets everyone who reaches it run jobs; where that is "
+            "wanted, set security.open_tcp = true"
+        )
 
 
 def principal_of(frame: zmq.Frame) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from engine.cli.options import read_pairs, submit_options
+from engine.cli.options import read_pairs, read_stdin, submit_options
 from engine.cli.session import Session, SubmitOptions
 
 __all__ = ["commands"]
@@ -77,7 +77,7 @@ def read_credentials(user: str | None, password_stdin: bool) -> dict[str, str]:
     if not user:
         raise click.UsageError("-u: the user name is empty")
     if password_stdin:
-        password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+        password = read_stdin("--password-stdin")
         if not password:
             raise click.UsageError("--password-stdin: there is no password on standard input")
     elif sys.stdin.isatty() and sys.stderr.isatty():

@@ -318,6 +318,64 @@ def test_an_output_that_nobody_reads_any_more(trial_daemon: Daemon) -> None:
         assert rows["jobs.in_flight"] == 1  # the question itself
 
 
+def test_an_output_that_is_full_cancels_the_job(trial_daemon: Daemon) -> None:
+    for output in ("table", "json", "csv"):
+        done = shell(trial_daemon, f"--output {output} endless >/dev/full")
+        assert (done.returncode, done.stderr) == (1, "enginectl: output: No space left on device\n")
+        rows = {row["name"]: row["value"] for row in trial_daemon.ctl_json("info")}
+        assert rows["jobs.in_flight"] == 1  # the question itself
+
+
+def shell(daemon: Daemon, words: str) -> Result:
+    """`enginectl` as a shell starts it."""
+    started = (sys.executable, daemon.endpoint)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m engine.cli --connect "$1" {words}', *started],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=dict(daemon.environ),
+    )
+    return Result(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def test_standard_streams_that_are_closed(trial_daemon: Daemon) -> None:
+    assert shell(trial_daemon, "echo one >&-").returncode == 0
+    done = shell(trial_daemon, "fail 75 2>&-")
+    assert (done.returncode, done.stderr) == (75, "")
+    done = shell(trial_daemon, "fail 75 2>/dev/full")
+    assert (done.returncode, done.stderr) == (75, "")
+    done = shell(trial_daemon, "auth 127.0.0.1:1 -u ann --password-stdin <&-")
+    assert done.returncode == 2
+    assert "there is no password on standard input" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_job_is_followed_cancels_it(
+    trial_daemon: Daemon, kind: signal.Signals
+) -> None:
+    # the presenter is what comes between the acceptance and the wait for signals
+    program = (
+        "import os, sys, engine.cli, engine.cli.presenter as presenter\n"
+        "class Late:\n"
+        "    def __init__(self, *args, **options):\n"
+        f"        os.kill(os.getpid(), {int(kind)})\n"
+        "presenter.Presenter = Late\n"
+        "sys.exit(engine.cli.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--connect", trial_daemon.endpoint, "hang"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=dict(trial_daemon.environ),
+    )
+    assert done.returncode == 130
+    assert done.stderr == "enginectl: the job was cancelled by its client\n"
+    rows = {row["name"]: row["value"] for row in trial_daemon.ctl_json("info")}
+    assert rows["jobs.in_flight"] == 1  # the question itself
+
+
 def test_a_daemon_that_dies_while_a_job_is_followed(tmp_path: Path, trial_path: str) -> None:
     with (
         running_daemon(tmp_path / "state", environ={"PYTHONPATH": trial_path}) as daemon,
@@ -364,6 +422,19 @@ def test_credentials_that_are_incomplete(
     ctl: Any, registry: Registry, words: list[str], message: str
 ) -> None:
     failed(ctl("pull", f"{registry.host}/test/app:1.0", *words), 2, message, "Usage: enginectl")
+
+
+def test_a_password_that_is_no_text_is_not_sent(trial_daemon: Daemon, registry: Registry) -> None:
+    done = shell(trial_daemon, f"auth {registry.host} -u ann --password-stdin < /proc/self/exe")
+    assert done.returncode == 2
+    assert "enginectl: --password-stdin: standard input: not UTF-8 text\n" in done.stderr
+
+
+def test_a_header_that_is_none_is_not_repeated(trial_daemon: Daemon) -> None:
+    done = trial_daemon.run_ctl("pull", "127.0.0.1:1/x", "--header", "Authorization: Bearer horse")
+    assert done.returncode == 2
+    assert "KEY=VALUE or KEY=@FILE is wanted, not 'Authorization'\n" in done.stderr
+    assert "horse" not in done.stderr
 
 
 def test_pull_tag_push_and_what_is_there(trial_daemon: Daemon, registry: Registry) -> None:

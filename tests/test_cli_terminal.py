@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -18,6 +19,8 @@ from pathlib import Path
 import pytest
 from support_daemon import Daemon
 
+from engine.cli.terminal import Bars
+from engine.records import Progress
 from registry_service.testing import Registry
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -161,7 +164,10 @@ def test_going_on_and_detaching(trial_daemon: Daemon, terminals: list[Terminal])
     shown.type("what\n")
     shown.expect("[g]o on?")
     shown.type("g\n")
+    asked = len(shown.raw)
     shown.expect("sha256:cdcdcdcdcdcd")  # the bars are back
+    # and nothing that stood there before is erased for them
+    assert "\x1b[1A" not in shown.raw[asked:].partition("sha256:cdcdcdcdcdcd")[0]
     shown.type("\x03")
     shown.expect("[g]o on?")
     shown.type("d\n")
@@ -171,6 +177,39 @@ def test_going_on_and_detaching(trial_daemon: Daemon, terminals: list[Terminal])
     deadline = time.monotonic() + 20
     while in_flight(trial_daemon):
         assert time.monotonic() < deadline
+
+
+def test_the_end_of_the_input_at_the_question_cancels(
+    trial_daemon: Daemon, terminals: list[Terminal]
+) -> None:
+    shown = start(terminals, trial_daemon, "hang")
+    shown.expect("sha256:cdcdcdcdcdcd")
+    shown.type("\x03")
+    shown.expect("[g]o on?")
+    shown.type("\x04")
+    assert shown.end() == 130
+    assert shown.seen.count("[g]o on?") == 1
+
+
+class TerminalText(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_sum_of_the_bars_is_the_last_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "70")
+    out = TerminalText()
+    bars = Bars(out)
+    for name in ("one", "two", "three", "total"):
+        bars.update(Progress(key=name, phase="fetching", done=1, total=10))
+    bars.stop()
+    frame = list(filter(str.strip, _ESCAPES.sub("", out.getvalue()).splitlines()))[-5:]
+    assert [line.split()[0] for line in frame] == [
+        "one", "two", "three", "total", "total",
+    ]  # fmt: skip
+    assert "4/40 bytes" in frame[-1]
+    assert max(map(len, frame)) == 67  # a ^C that the terminal shows stays on the line
 
 
 def test_a_job_that_ends_at_a_question_ends_the_program(

@@ -108,7 +108,8 @@ def test_version() -> None:
     ("config", "status", "message"),
     [
         ("[log]\nlevel = 3\n", 2, "log.level: "),
-        ("[service.registry]\nretries = 'x'\n", 1, "the service registry could not be installed"),
+        ("[service.registry]\nretries = 'x'\n", 2, "engined.toml: service.registry.retries: "),
+        ("[service.registry]\nnope = 1\n", 2, "engined.toml: service.registry.nope: no such key"),
         ("[service.nope]\n", 2, "service.nope: no such service is installed; there are: "),
         ("[engine]\nlisten = ['tcp://127.0.0.1:0']\n", 2, "security.open_tcp"),
         ("[engine]\nlisten = ['ipc:///proc/none/x']\n", 1, "ipc:///proc/none/x"),
@@ -125,6 +126,32 @@ def test_what_the_configuration_gets_wrong(
     assert done.stderr.startswith("engined: ")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_looks_at_the_endpoints_too(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    done = engined("--check", "--state-dir", deep)
+    assert (done.returncode, "at most 107" in done.stderr) == (2, True)
+    done = engined("--check", "--listen", "tcp://127.0.0.1:0")
+    assert (done.returncode, "security.open_tcp" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(tmp_path: Path, closed: str) -> None:
+    state = tmp_path / "state"
+    shell = f'exec "$0" -m engine.daemon --state-dir "$1" {closed}'
+    with subprocess.Popen(["/bin/sh", "-c", shell, sys.executable, state]) as process:
+        try:
+            until(lambda: (state / "engine.sock").exists())
+            descriptors = Path(f"/proc/{process.pid}/fd")
+            streams = [str((descriptors / str(number)).readlink()) for number in range(3)]
+        finally:
+            process.terminate()
+            status = process.wait(20)
+    assert status == 0
+    numbers = {"<": 0, ">": 1, "2": 2}
+    for word in closed.split():
+        assert streams[numbers[word[0]]] == "/dev/null"
 
 
 def test_a_second_daemon_on_the_same_state_directory_is_refused(trial_daemon: Daemon) -> None:

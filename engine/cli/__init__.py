@@ -9,13 +9,33 @@ job commands have.
 
 from __future__ import annotations
 
+import gc
+import signal
 from collections.abc import Sequence
+
+from ..streams import provide_standard_streams
 
 __all__ = ["main"]
 
+_CANCELLED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
-    from .app import run
+    """Run the command line; the exit status.
 
-    return run(argv)
+    Most commands end in a tenth of a second, which the garbage collector would spend a good
+    part of on modules: it is off until a job is followed, and passes them over at the exit.
+    """
+    provide_standard_streams()
+    # until a job is followed; to be asked to end is to be interrupted, so that it is cancelled
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    gc.disable()
+    try:
+        from .app import run
+
+        return run(argv)
+    except KeyboardInterrupt:  # before or after all that `run` looks after
+        return _CANCELLED
+    finally:
+        gc.freeze()
+        gc.enable()

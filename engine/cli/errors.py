@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import IO
 
 from .text import printable
@@ -11,5 +12,6 @@ __all__ = ["complain"]
 
 def complain(message: str, err: IO[str]) -> None:
     """One error on standard error; what came from elsewhere cannot steer the terminal."""
-    err.write(f"enginectl: {printable(message)}\n")
-    err.flush()
+    with contextlib.suppress(OSError):  # the exit status still tells
+        err.write(f"enginectl: {printable(message)}\n")
+        err.flush()

@@ -106,6 +106,12 @@ class Interrupts:
                     return "c"
                 self._signals.wake()  # for who waits next: the job has ended
                 return "g"
-            answer = os.read(stdin, 1024).decode("utf-8", "replace").strip().lower()[:1]
+            try:
+                said = os.read(stdin, 1024)
+            except OSError:  # the terminal has gone
+                said = b""
+            if not said:
+                return "c"
+            answer = said.decode("utf-8", "replace").strip().lower()[:1]
             if answer in ("c", "d", "g"):
                 return answer

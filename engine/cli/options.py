@@ -12,12 +12,13 @@ import click
 
 from .session import SubmitOptions
 
-__all__ = ["read_duration", "read_pairs", "read_value", "submit_options"]
+__all__ = ["read_duration", "read_pairs", "read_stdin", "read_value", "submit_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.ASCII)
+_WORD = re.compile(r"[\w.-]+", re.ASCII)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -93,8 +94,10 @@ def read_pairs(pairs: Iterable[str], what: str = "-e") -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            # the value may be a secret, so that only what is before it is shown
-            raise click.UsageError(f"{what}: KEY=VALUE or KEY=@FILE is wanted, not {key!r}")
+            # the rest may be a secret, so that no more than a first word is shown
+            shown = _WORD.match(key)
+            word = f", not {shown[0]!r}" if shown else ""
+            raise click.UsageError(f"{what}: KEY=VALUE or KEY=@FILE is wanted{word}")
         found.pop(key, None)
         found[key] = read_value(value, f"{what} {key}")
     return found
@@ -106,14 +109,33 @@ def read_value(value: str, what: str) -> str:
         return value[1:]
     if not value.startswith("@"):
         return value
+    if value == "@-":
+        return read_stdin(what)
     try:
-        content = sys.stdin.buffer.read() if value == "@-" else _content(value[1:])
-        text = content.decode()
+        content = _content(value[1:])
+    except (OSError, ValueError) as error:  # a path with a NUL is the latter
+        raise click.UsageError(f"{what}: {value[1:]}: {_reason(error)}") from None
+    return _line(content, f"{what}: {value[1:]}")
+
+
+def read_stdin(what: str) -> str:
+    """All of standard input without its last newline. ``what`` names it in an error."""
+    try:
+        content = sys.stdin.buffer.read()
     except OSError as error:
-        raise click.UsageError(f"{what}: {value[1:]}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{what}: {value[1:]}: not UTF-8 text") from None
-    return text.removesuffix("\n").removesuffix("\r")
+        raise click.UsageError(f"{what}: standard input: {_reason(error)}") from None
+    return _line(content, f"{what}: standard input")
+
+
+def _line(content: bytes, where: str) -> str:
+    try:
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:  # which shows the content, perhaps a secret
+        raise click.UsageError(f"{where}: not UTF-8 text") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _content(path: str) -> bytes:

@@ -118,11 +118,12 @@ class Presenter:
 
     def _say(self, line: str) -> None:
         line = printable(line)
-        if self._bars is not None and self._bars.drawn:
-            self._bars.say(line)
-        else:
-            self._err.write(f"{line}\n")
-            self._err.flush()
+        with contextlib.suppress(OSError):  # the data, and the exit status, do without it
+            if self._bars is not None and self._bars.drawn:
+                self._bars.say(line)
+            else:
+                self._err.write(f"{line}\n")
+                self._err.flush()
 
     def _hold(self) -> None:
         if self._writer.held and self._timer is None:

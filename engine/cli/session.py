@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -58,11 +59,14 @@ class Session:
         """The connection, made when it is first needed. Raises `UnreachableError`."""
         if self._client is None:
             from ..client import Client  # zmq is for those who connect
-            from ..paths import default_endpoint
 
-            endpoint = self.endpoint or default_endpoint(self._environ, os.getuid())
-            self._client = Client(endpoint, timeout=timeout)
+            self._client = Client(self.endpoint or self._default_endpoint(), timeout=timeout)
         return self._client
+
+    def _default_endpoint(self) -> str:
+        from ..paths import default_endpoint
+
+        return default_endpoint(self._environ, os.getuid())
 
     def close(self) -> None:
         if self._client is not None:
@@ -98,12 +102,25 @@ class Session:
             self.out.write(f"{run.id}\n")
             self.out.flush()
             return Status.OK
-        return self._follow(run)
+        try:
+            return self._follow(run)
+        except KeyboardInterrupt:  # signals are not waited for yet
+            self._give_up(run, "the job was cancelled by its client")
+            raise CancelledError("the job was cancelled by its client") from None
+        except OSError:
+            self._give_up(run, "its output cannot be written")
+            raise
+
+    def _give_up(self, run: Run, reason: str) -> None:
+        run.cancel(reason)
+        with contextlib.suppress(TimeoutError, EngineError):
+            run.wait(_CANCEL_SECONDS)  # a connection that closes may overtake its cancel
 
     def _follow(self, run: Run) -> int:
         from .interrupts import Interrupts
         from .presenter import Presenter
 
+        gc.enable()  # see `main`: a job may go on for long
         presenter = Presenter(self.output, out=self.out, err=self.err)
         following = _Following(run, self.client())
         ask = sys.stdin is not None and sys.stdin.isatty() and self.err.isatty()
@@ -122,11 +139,6 @@ class Session:
                             "the job was cancelled; its end has not come yet"
                         ) from None
                     raise
-        except BrokenPipeError:
-            run.cancel("the reader of its output has gone")
-            with contextlib.suppress(TimeoutError, EngineError):
-                run.wait(_CANCEL_SECONDS)  # a connection that closes may overtake its cancel
-            raise
         finally:
             presenter.close()
         return self._status(run.end)

@@ -5,11 +5,12 @@ This module alone imports rich, and it is imported where there is a terminal onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -33,6 +34,7 @@ _GAP = 2
 _NARROWEST = 10
 _MOST_BARS = 8
 _TOTAL = "total"
+_ECHO = len("^C") + 1
 
 
 class TableWriter(RawWriter):
@@ -113,6 +115,25 @@ def column_widths(rows: Sequence[Sequence[str]], kinds: Sequence[Kind], total: i
     return wanted
 
 
+class _Lines(Progress):
+    """What moves, in the order it came, and the sum of it last."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        tasks = sorted(self.tasks, key=lambda task: task.fields["last"])
+        yield _Short(self.make_tasks_table(tasks))
+
+
+class _Short:
+    """With room at the end of the lines for the ``^C`` that a terminal shows: were it to go on
+    to a further line, rich would erase the wrong ones."""
+
+    def __init__(self, lines: RenderableType) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Constrain(self._lines, max(1, options.max_width - _ECHO))
+
+
 class Bars:
     """One bar for each thing that moves, at most a screenful, and one for all of them.
 
@@ -121,7 +142,60 @@ class Bars:
 
     def __init__(self, err: IO[str]) -> None:
         self.console = Console(file=err, highlight=False)
-        self._progress = Progress(
+        self._progress: Progress | None = None  # while they are drawn
+        self._moving: dict[str, ProgressRecord] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._total: TaskID | None = None
+
+    @property
+    def drawn(self) -> bool:
+        return self._progress is not None
+
+    def update(self, record: ProgressRecord) -> None:
+        """Show how far one thing has come; what has come to its end leaves the screen."""
+        key = record.key
+        self._seen[key] = (record.done, max(record.total, record.done))
+        if 0 <= record.total <= record.done:
+            self._moving.pop(key, None)
+        elif key in self._moving or len(self._moving) < self._room:
+            self._moving[key] = record
+        if self._progress is None:
+            self.start()
+        else:
+            self._show(self._progress, key)
+            self._sum(self._progress)
+
+    def start(self) -> None:
+        """Draw the bars where they are not. Each time rich gets a new start: it would go back
+        to where it drew last, and erase what has been written there since."""
+        if self._progress is not None or not self._seen:
+            return
+        progress = self._made()
+        self._tasks.clear()
+        self._total = None
+        for key in self._moving:
+            self._show(progress, key)
+        self._sum(progress)
+        progress.start()
+        self._progress = progress
+
+    def stop(self) -> None:
+        """Take the bars off the screen; `start` brings them back."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    @property
+    def _room(self) -> int:
+        return max(1, min(_MOST_BARS, self.console.height - 3))
+
+    def _made(self) -> Progress:
+        return _Lines(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[phase]}", markup=False),
@@ -133,63 +207,30 @@ class Bars:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._tasks: dict[str, TaskID] = {}
-        self._seen: dict[str, tuple[int, int]] = {}
-        self._total: TaskID | None = None
-        self._drawn = False
 
-    @property
-    def drawn(self) -> bool:
-        return self._drawn
+    def _show(self, progress: Progress, key: str) -> None:
+        record = self._moving.get(key)
+        task = self._tasks.get(key)
+        if record is None:
+            if task is not None:
+                progress.remove_task(self._tasks.pop(key))
+            return
+        if task is None:
+            task = progress.add_task(short_key(key), total=None, phase="", last=False)
+            self._tasks[key] = task
+        total = record.total if record.total >= 0 else None
+        progress.update(task, completed=record.done, total=total, phase=_word(record.phase))
 
-    def update(self, record: ProgressRecord) -> None:
-        """Show how far one thing has come; what has come to its end leaves the screen."""
-        key = record.key
-        known = record.total if record.total >= 0 else None
-        self._seen[key] = (record.done, max(record.total, record.done))
-        if known is not None and record.done >= known:
-            if key in self._tasks:
-                self._progress.remove_task(self._tasks.pop(key))
-        elif key in self._tasks:
-            self._progress.update(
-                self._tasks[key], completed=record.done, total=known, phase=_word(record.phase)
-            )
-        elif len(self._tasks) < self._room:
-            self._tasks[key] = self._progress.add_task(
-                short_key(key), total=known, completed=record.done, phase=_word(record.phase)
-            )
-        self._sum()
-        self.start()
-
-    def start(self) -> None:
-        if not self._drawn and self._seen:
-            self._progress.start()
-            self._drawn = True
-
-    def stop(self) -> None:
-        """Take the bars off the screen; `start` brings them back."""
-        if self._drawn:
-            self._progress.stop()
-            self._drawn = False
-
-    def say(self, line: str) -> None:
-        """A line above the bars."""
-        self.console.print(Text(line), soft_wrap=True)
-
-    @property
-    def _room(self) -> int:
-        return max(1, min(_MOST_BARS, self.console.height - 3))
-
-    def _sum(self) -> None:
+    def _sum(self, progress: Progress) -> None:
         if len(self._seen) < 2:
             return
         done = sum(pair[0] for pair in self._seen.values())
         total = sum(pair[1] for pair in self._seen.values())
         if self._total is None:
-            self._total = self._progress.add_task(_TOTAL, total=total, phase="")
+            self._total = progress.add_task(_TOTAL, total=total, phase="", last=True)
         ended = sum(pair[0] >= pair[1] for pair in self._seen.values())
         phase = f"{ended} of {len(self._seen)}"
-        self._progress.update(self._total, completed=done, total=total, phase=phase)
+        progress.update(self._total, completed=done, total=total, phase=phase)
 
 
 def _word(phase: str) -> str:

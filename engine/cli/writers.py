@@ -6,7 +6,6 @@ knows how wide the columns are; `flush` says that no more rows come for now.
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from typing import IO, Any, Protocol
@@ -96,6 +95,8 @@ class CsvWriter(RawWriter):
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__(out)
+        import csv  # for those alone who ask for it
+
         # the csv module quotes the characters of its line end, and both of them need quotes
         self._writer = csv.writer(self, lineterminator="\r\n")
 

@@ -1,0 +1,29 @@
+"""The standard streams of a process that may have been started without them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["provide_standard_streams"]
+
+
+def provide_standard_streams() -> None:
+    """Open the null device where standard input, output or error is closed.
+
+    Otherwise the next file or socket that is opened would get its number, and with it whatever
+    is written there: a library's last words, in the middle of a connection or of an image.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            _open(number)
+            mode = "r" if number == 0 else "w"
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+            setattr(sys, name, stream)
+
+
+def _open(number: int) -> None:
+    made = os.open(os.devnull, os.O_RDWR)
+    if made != number:
+        os.dup2(made, number)
+        os.close(made)

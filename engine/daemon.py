@@ -131,6 +131,10 @@ class Daemon:
         self.config = config
         return left
 
+    def beat(self, alive: Callable[[], object]) -> None:
+        """Let the I/O thread say that it is alive."""
+        self._server.call(alive)
+
     def stop(self) -> bool:
         """Take no more jobs, let those in flight end, cancel what is over the grace; whether
         every job has ended."""
@@ -295,7 +299,11 @@ def _run(
     _log.info("ready", version=__version__, endpoints=endpoints, state_dir=str(state_dir))
     notifier = notify.Notifier.of(environ)
     notifier.ready()
-    while (word := signals.wait()) is signal.SIGHUP:
+    pause = notify.watchdog_seconds(environ, os.getpid())
+    while (word := signals.wait(pause)) in (None, signal.SIGHUP):
+        if word is None:
+            daemon.beat(notifier.alive)
+            continue
         notifier.reloading()
         _reload(daemon, reread)
         notifier.ready()

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-__all__ = ["Notifier"]
+__all__ = ["Notifier", "watchdog_seconds"]
 
 
 class Notifier:
@@ -23,6 +23,10 @@ class Notifier:
     def of(cls, environ: Mapping[str, str]) -> Notifier:
         return cls(environ.get("NOTIFY_SOCKET", ""))
 
+    def alive(self) -> None:
+        """Said by a thread that must not wait; one that is lost has another before long."""
+        self._send("WATCHDOG=1", socket.MSG_DONTWAIT)
+
     def ready(self) -> None:
         self._send("READY=1")
 
@@ -32,7 +36,7 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def _send(self, state: str) -> None:
+    def _send(self, state: str, flags: int = 0) -> None:
         if not self._address:
             return
         # a notice that cannot be sent is no reason to stop: systemd's own timeout tells of it
@@ -41,4 +45,15 @@ class Notifier:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
             sock.settimeout(1.0)
-            sock.sendto(state.encode(), self._address)
+            sock.sendto(state.encode(), flags, self._address)
+
+
+def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
+    """How often the process ``pid`` has to say that it is alive, twice in the time that the
+    manager waits (sd_watchdog_enabled); None where nobody waits for it."""
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    micros = environ.get("WATCHDOG_USEC", "")
+    if not (micros.isascii() and micros.isdigit()) or int(micros) == 0:
+        return None
+    return int(micros) / 2_000_000

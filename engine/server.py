@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,6 +90,13 @@ class Server:
         for monitor in self._monitors:
             self._loop.add(monitor, partial(sessions.disconnected, monitor))
         self._loop.start()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have the I/O thread call ``function`` soon, which must not block: while it does, that
+        thread is well. Dropped when the server is not running."""
+        loop = self._loop
+        if loop is not None:
+            loop.call(function)
 
     def drain(self, reason: str = "the engine shuts down", grace: float | None = None) -> None:
         """Tell every client, those that come later too, that no new jobs are taken."""

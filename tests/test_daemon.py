@@ -18,7 +18,7 @@ from support_daemon import Daemon, Result, running_daemon
 
 from engine.config import Config, parse
 from engine.daemon import changed_for_restart
-from engine.notify import Notifier
+from engine.notify import Notifier, watchdog_seconds
 from engine.version import __version__
 
 
@@ -350,6 +350,34 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
             assert manager.recv(100) == b"READY=1"
             daemon.process.send_signal(signal.SIGTERM)
             assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_the_service_manager_is_told_that_the_daemon_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "notify.sock"
+    environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "100000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        with running_daemon(tmp_path / "state", environ=environ):
+            assert manager.recv(100) == b"READY=1"
+            assert [manager.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "60000000"}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "7"}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "8"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "often"}, None),
+    ],
+)
+def test_how_often_the_service_manager_wants_to_hear(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert watchdog_seconds(environ, 7) == seconds
 
 
 def test_a_service_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:

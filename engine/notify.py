@@ -25,7 +25,7 @@ class Notifier:
 
     def alive(self) -> None:
         """Said by a thread that must not wait; one that is lost has another before long."""
-        self._send("WATCHDOG=1", socket.MSG_DONTWAIT)
+        self._send("WATCHDOG=1", wait=0)
 
     def ready(self) -> None:
         self._send("READY=1")
@@ -36,7 +36,7 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def _send(self, state: str, flags: int = 0) -> None:
+    def _send(self, state: str, *, wait: float = 1.0) -> None:
         if not self._address:
             return
         # a notice that cannot be sent is no reason to stop: systemd's own timeout tells of it
@@ -44,8 +44,8 @@ class Notifier:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
-            sock.settimeout(1.0)
-            sock.sendto(state.encode(), flags, self._address)
+            sock.settimeout(wait)
+            sock.sendto(state.encode(), self._address)
 
 
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:

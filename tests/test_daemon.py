@@ -380,6 +380,20 @@ def test_how_often_the_service_manager_wants_to_hear(
     assert watchdog_seconds(environ, 7) == seconds
 
 
+def test_a_service_manager_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "notify.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+            filler.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    filler.sendto(b"x", str(path))
+        begun = time.monotonic()
+        Notifier(str(path)).alive()
+        assert time.monotonic() - begun < 0.5
+
+
 def test_a_service_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
     Notifier(str(tmp_path / "nobody")).ready()
     name = f"{os.getpid()}-notify"

@@ -105,7 +105,7 @@ class AsyncClient:
     ) -> None:
         if timeout <= 0:
             raise ValueError("the timeout is above 0")
-        self.endpoint = endpoint or default_endpoint({}, os.getuid())
+        self.endpoint = endpoint or default_endpoint(os.environ, os.getuid())
         self.window = window or Window()
         self.draining = False
         self._endpoint = Endpoint.parse(self.endpoint)

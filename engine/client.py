@@ -32,7 +32,6 @@ from .errors import ConnectionLostError, EngineError, LimitError
 from .following import Callbacks, Credits, Event, Followed, Request, Row, Window, refusal, table_of
 from .link import Link, connect
 from .loop import Loop
-from .paths import default_endpoint
 from .records import Data, End, Log, Progress, Record, StateChange, Text
 from .spec import Column
 from .table import Table
@@ -224,6 +223,12 @@ class _Core:
             mailbox.queue.put(error)
 
 
+def _default_endpoint() -> str:
+    from .paths import default_endpoint  # pathlib costs more than the rest of a start
+
+    return default_endpoint(os.environ, os.getuid())
+
+
 class Client:
     """A connection to an engine.
 
@@ -244,7 +249,7 @@ class Client:
     ) -> None:
         if timeout <= 0:
             raise ValueError("the timeout is above 0")
-        self.endpoint = endpoint or default_endpoint({}, os.getuid())
+        self.endpoint = endpoint or _default_endpoint()
         self.window = window or Window()
         self._core = _Core(Endpoint.parse(self.endpoint), timeout)
         self._numbers = itertools.count(1)

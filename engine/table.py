@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import html
-import io
 import json
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -209,6 +206,9 @@ class Table:
 
     def to_csv(self) -> str:
         """RFC 4180 text with a heading; None is empty, nested values are JSON."""
+        import csv  # here and below: a client that writes neither starts without it
+        import io
+
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\r\n")
         writer.writerow(self._index)
@@ -216,6 +216,8 @@ class Table:
         return out.getvalue()
 
     def _repr_html_(self) -> str:
+        import html
+
         def line(tag: str, cells: Iterable[Any]) -> str:
             inner = "".join(f"<{tag}>{html.escape(_csv_cell(cell))}</{tag}>" for cell in cells)
             return f"<tr>{inner}</tr>"

@@ -6,7 +6,8 @@
     ├── InvalidReferenceError            a reference that breaks the grammar (2)
     │   └── InvalidRepositoryNameError   its repository name does, or it carries a scheme (2)
     ├── InvalidDigestError               a malformed digest, or one of an unknown algorithm
-    ├── PlatformError                    a malformed platform, or one that an image does not have
+    ├── PlatformError                    a platform that an image does not have
+    │   └── InvalidPlatformError         one that is malformed (2)
     ├── ManifestError                    a document that is no manifest, or of a kind not supported
     ├── DigestMismatchError              bytes that are not the ones their digest names
     ├── StoreError                       the store cannot do what was asked
@@ -47,6 +48,7 @@ __all__ = [
     "DiskFullError",
     "DoesNotExistError",
     "InvalidDigestError",
+    "InvalidPlatformError",
     "InvalidReferenceError",
     "InvalidRepositoryNameError",
     "LoginRequiredError",
@@ -121,6 +123,11 @@ class InvalidDigestError(RegistryError):
 
 class PlatformError(RegistryError):
     code = "platform"
+
+
+class InvalidPlatformError(PlatformError):
+    code = "invalid-platform"
+    status = _USAGE
 
 
 class ManifestError(RegistryError):

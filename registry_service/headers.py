@@ -38,9 +38,12 @@ def meta_headers(value: Any) -> dict[str, tuple[str, ...]]:
         if name.lower() in _RESERVED:
             raise CredentialsError(f"metaHeaders: {name} belongs to the connection")
         values = [given] if isinstance(given, str) else given
-        if not isinstance(values, (list, tuple)) or not all(
-            isinstance(one, str) and _VALUE.fullmatch(one) for one in values
-        ):
-            raise CredentialsError(f"metaHeaders: {name}: a list of header values is expected")
+        if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+            raise CredentialsError(f"metaHeaders: {name}: a list of texts is expected")
+        if not all(map(_VALUE.fullmatch, values)):
+            raise CredentialsError(
+                f"metaHeaders: {name}: a value has a character that no header may have, "
+                "such as the end of a line"
+            )
         headers[name] = tuple(one.strip() for one in values)
     return headers

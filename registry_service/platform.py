@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from .errors import PlatformError
+from .errors import InvalidPlatformError, PlatformError
 
 __all__ = ["Platform"]
 
@@ -88,7 +88,7 @@ class Platform:
         """The platform that ``OS/ARCH[/VARIANT]`` stands for, with normalised names.
 
         A known architecture alone means linux on it; a version may follow the system in
-        brackets, as in ``windows(10.0.17763)/amd64``. Raises `PlatformError`.
+        brackets, as in ``windows(10.0.17763)/amd64``. Raises `InvalidPlatformError`.
 
         >>> str(Platform.parse("linux/x86_64")), str(Platform.parse("armhf"))
         ('linux/amd64', 'linux/arm/v7')
@@ -98,14 +98,14 @@ class Platform:
             parts.insert(0, "linux")
         system = _SYSTEM.fullmatch(parts[0]) if len(parts) in (2, 3) else None
         if not system:
-            raise PlatformError(
+            raise InvalidPlatformError(
                 f"{_shown(text)} is no platform: it is written OS/ARCH[/VARIANT], "
                 "such as linux/amd64 or linux/arm/v7"
             )
         words = [system.group(1).lower(), *(part.lower() for part in parts[1:])]
         for word, what in zip(words, ("operating system", "architecture", "variant"), strict=False):
             if not _WORD.fullmatch(word):
-                raise PlatformError(
+                raise InvalidPlatformError(
                     f"platform {_shown(text)}: the {what} {_shown(word)} is not of letters, "
                     "digits, '_', '.' and '-'"
                 )

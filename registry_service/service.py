@@ -23,11 +23,13 @@ from .errors import SettingsError, StoreError
 from .headers import meta_headers
 from .observe import Observer, Settled
 from .operations.access import Access, Registries
+from .operations.content import ALL
 from .operations.listing import images, inspect, tag
 from .operations.login import login
 from .operations.pull import pull, pull_all_tags
 from .operations.push import push
 from .operations.search import Query, search
+from .platform import Platform
 from .reference import Reference
 from .session.v2 import V2Client
 from .settings import DEFAULT_CERTS_DIRS, RegistrySettings
@@ -285,7 +287,7 @@ class Service:
                 reference,
                 client=self._client(job, reference, cancel, observer),
                 store=self._kept(),
-                platform=job.env.get("platform", ""),
+                platform=_platform(job),
                 cancel=cancel,
                 observer=observer,
             )
@@ -300,7 +302,7 @@ class Service:
                 reference,
                 connect=lambda inner: self._client(job, reference, inner, observer),
                 store=self._kept(),
-                platform=job.env.get("platform", ""),
+                platform=_platform(job),
                 cancel=cancel,
                 observer=observer,
             )
@@ -343,7 +345,7 @@ class Service:
                 store=self._kept(),
                 connect=lambda: self._client(job, reference, cancel, _observer(job)),
                 remote=job.env.get_bool("remote"),
-                platform=job.env.get("platform", "all"),
+                platform=_platform(job) or ALL,
             ):
                 job.row(
                     one.reference,
@@ -394,7 +396,9 @@ class Service:
 def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> RegistrySettings:
     """The library's settings. Relative directories of certificates lie beside the
     configuration; where there is none, they are nowhere."""
-    settings = RegistrySettings.from_mapping({"certs_dirs": CERTS_DIRS, **values})
+    settings = RegistrySettings.from_mapping(
+        {"certs_dirs": CERTS_DIRS, **values}, others=("transfers",)
+    )
     base = None if config_dir is None else config_dir.absolute()
     placed = (path if base is None else base / path for path in settings.certs_dirs)
     return dataclasses.replace(
@@ -410,6 +414,14 @@ def _transfers(value: Any) -> int:
 
 def _credentials(job: Job) -> AuthConfig:
     return AuthConfig.from_json(job.env.get("authConfig"))
+
+
+def _platform(job: Job) -> str:
+    """The wish as it was written; looked at before anything is asked of a registry."""
+    wish = job.env.get("platform", "")
+    if wish and wish != ALL:
+        Platform.parse(wish)
+    return wish
 
 
 @contextlib.contextmanager

@@ -76,16 +76,21 @@ class RegistrySettings:
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], *, certs_dirs: tuple[Path, ...] = DEFAULT_CERTS_DIRS
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        certs_dirs: tuple[Path, ...] = DEFAULT_CERTS_DIRS,
+        others: tuple[str, ...] = (),
     ) -> RegistrySettings:
         """The settings that a configuration section gives; what it leaves out has its default.
 
         ``certs_dirs`` is the default of that key, for which the edge knows where the
-        configuration lies. Raises `SettingsError`, which names the key.
+        configuration lies; ``others`` are keys of the same section that somebody else reads.
+        Raises `SettingsError`, which names the key.
         """
         unknown = sorted(set(mapping) - set(_READERS))
         if unknown:
-            known = ", ".join(_READERS)
+            known = ", ".join([*_READERS, *others])
             raise SettingsError(str(unknown[0]), f"no such key; there are {known}")
         values: dict[str, Any] = {"certs_dirs": certs_dirs}
         for key, value in mapping.items():

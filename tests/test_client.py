@@ -594,3 +594,23 @@ assert not unwanted & loaded, unwanted & loaded
 
 def test_the_clients_load_nothing_of_the_server() -> None:
     subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
+
+
+def test_without_an_endpoint_the_daemon_of_this_user_is_meant(tmp_path: Path) -> None:
+    """Where `engined` and `enginectl` look too."""
+    code = (
+        "import os; os.getuid = lambda: 1000\n"
+        "from engine.client import Client\n"
+        "from engine.errors import UnreachableError\n"
+        "try: Client()\n"
+        "except UnreachableError as error: print(error)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"{tmp_path}/registry-engine/engine.sock" in shown.stdout

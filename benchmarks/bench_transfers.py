@@ -97,8 +97,8 @@ def pushes(root: Path, name: str, layout: Path) -> None:
 
 def main() -> None:
     shapes = {
-        "8x128MiB": (8, int(128 * 1024 * 1024 * SCALE), 3),
-        "60x8KiB": (60, 8 * 1024, 4),
+        "8x128m": (8, int(128 * 1024 * 1024 * SCALE), 3),
+        "60x8k": (60, 8 * 1024, 4),
     }
     for name, (layers, size, threads) in shapes.items():
         with scratch() as root:

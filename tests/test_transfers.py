@@ -39,6 +39,8 @@ from registry_service.errors import (
     StoreError,
 )
 from registry_service.store import BlobStream, MemorySource, RetryPolicy, Store
+from registry_service.store.ingest import Partial
+from registry_service.store.layout import Layout
 from registry_service.store.workers import Workers
 
 CONTENT = os.urandom(700_000)  # more than two buffers
@@ -277,6 +279,24 @@ def test_a_later_transfer_takes_up_a_partial_file(tmp_path: Path) -> None:
     assert whole.offsets == [123_456]
     assert phases[0] == ("verifying", 123_456)
     assert phases[-1] == ("fetching", len(CONTENT))
+
+
+def test_a_partial_file_that_was_not_read_yet_stays(tmp_path: Path) -> None:
+    source = FaultySource(CONTENT)
+    with make_store(tmp_path) as store:
+        partial = tmp_path / "ingest" / f"sha256-{source.descriptor.digest.hex}.partial"
+        partial.write_bytes(CONTENT[:1000])
+        cancel = Cancellation()
+        layout = Layout(tmp_path / "images", tmp_path / "ingest")
+        claimed = Partial.claim(layout, source.descriptor)
+        assert claimed is not None
+        cancel.cancel()
+        with pytest.raises(CancelledError):
+            claimed.resume(memoryview(bytearray(100)), cancel, lambda phase, done: None)
+        claimed.close()
+        assert partial.read_bytes() == CONTENT[:1000]
+        assert store.ensure(source.descriptor, source).wait() == "fetched"
+    assert source.offsets == [1000]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,61 @@ def test_no_http_at_all_is_a_protocol_error(transport: Transport) -> None:
         transport.request("GET", server.url)
 
 
+@pytest.mark.parametrize("length", [10, 17, 40])
+def test_a_head_that_is_cut_off_is_a_broken_connection(transport: Transport, length: int) -> None:
+    def handler(request: Request) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: y\r\n\r\n"[:length])
+        request.drop()
+
+    with scripted(handler) as server, pytest.raises(RegistryError) as caught:
+        transport.request("GET", server.url)
+    assert isinstance(caught.value, ConnectionBrokenError if length > 15 else ProtocolError)
+
+
+def test_a_malformed_head_is_refused_and_no_secret_is_logged(
+    transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(request: Request) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nthis is no header\r\nContent-Length: 0\r\n\r\n")
+        request.drop()
+
+    with scripted(handler) as server, pytest.raises(ProtocolError, match="malformed") as caught:
+        transport.request("GET", f"{server.url}/?X-Amz-Signature=5ecret")
+    assert "5ecret" not in caplog.text
+    assert "5ecret" not in str(caught.value)
+
+
+def test_a_reason_holds_nothing_that_a_terminal_obeys(transport: Transport) -> None:
+    def handler(request: Request) -> None:
+        request.wfile.write(
+            b"HTTP/1.1 500 \x1b[2J" + b"Bad " * 500 + b"\r\nContent-Length: 0\r\n\r\n"
+        )
+
+    with scripted(handler) as server:
+        error = transport.request("GET", server.url).error()
+    assert "[2JBad" in str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 600
+
+
+def test_user_information_in_a_url_is_not_sent(transport: Transport) -> None:
+    with scripted(lambda request: request.answer()) as server:
+        transport.request("GET", f"http://me:5ecret@{server.host}/a").close()
+        transport.request(
+            "GET", f"http://me:5ecret@{server.host}/b", headers={"Authorization": "Bearer t"}
+        ).close()
+    assert "Authorization" not in server.requests[0][2]
+    assert server.requests[1][2]["Authorization"] == "Bearer t"
+
+
+def test_the_target_of_a_url_arrives_as_it_is(transport: Transport) -> None:
+    target = "/v2/a%2Fb/~x?sig=a%2Bb+c%3D%3d&q=%E4&e="
+    with scripted(lambda request: request.answer()) as server:
+        transport.request("GET", f"{server.url}{target}#part").close()
+        transport.request("GET", f"{server.url}?n=1").close()
+    assert server.paths() == [target.replace("%3d", "%3D"), "/?n=1"]
+
+
 def test_read_has_a_limit(transport: Transport) -> None:
     with scripted(lambda request: request.answer(body=b"a" * 1001)) as server:
         with pytest.raises(ProtocolError, match="more than the 1000 bytes"):

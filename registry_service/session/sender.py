@@ -69,7 +69,7 @@ class Sender:
         `LoginRequiredError` and what the transport raises.
         """
         cancel = cancel or self.cancel
-        own = same_origin(url, self.endpoint.url)
+        own = url.startswith(self.endpoint.url) or same_origin(url, self.endpoint.url)
         asks = own and not self._authorized
         sent = self._merged(headers, own)
 

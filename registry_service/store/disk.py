@@ -42,7 +42,9 @@ _POLL: Final = 0.01
 _numbers = itertools.count()  # makes names unique in the process; next() is atomic
 
 
-def disk_error(error: OSError, path: Path, doing: str, needed: int | None = None) -> StoreError:
+def disk_error(
+    error: OSError, path: Path | str, doing: str, needed: int | None = None
+) -> StoreError:
     """What the library raises for ``error``; ``needed`` is the bytes that were still to come."""
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
@@ -156,7 +158,7 @@ def file_lock(path: Path, timeout: float) -> Iterator[None]:
         os.close(fd)  # which frees the lock
 
 
-def try_lock(fd: int, path: Path) -> bool:
+def try_lock(fd: int, path: Path | str) -> bool:
     """Whether the lock on the open file could be had at once."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from ..cancel import Cancellation
@@ -44,12 +43,15 @@ class Partial:
     that was renamed or removed meanwhile notices, and asks again.
     """
 
-    def __init__(self, layout: Layout, descriptor: Descriptor, path: Path, fd: int) -> None:
+    def __init__(
+        self, layout: Layout, descriptor: Descriptor, path: str, fd: int, found: int
+    ) -> None:
         self._layout = layout
         self._digest = descriptor.digest
         self._size = descriptor.size
         self._path = path
         self._fd = fd
+        self._found = found  # bytes that are in the file, and not in the hash yet
         self._hasher = descriptor.digest.hasher()
         #: Bytes that are in the file and in the hash.
         self.position = 0
@@ -63,15 +65,17 @@ class Partial:
         Raises `InvalidDigestError` for a digest that cannot be verified, `StoreError`.
         """
         descriptor.digest.hasher()
-        path = layout.ingest / partial_name(descriptor.digest)
+        path = f"{layout.ingest}/{partial_name(descriptor.digest)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(path, flags, FILE_MODE)
         except OSError as error:
             raise disk_error(error, path, "open") from error
         try:
-            if try_lock(fd, path) and _is_at(fd, path):
-                return cls(layout, descriptor, path, fd)
+            if try_lock(fd, path):
+                mine = os.fstat(fd)
+                if _is_at(mine, path):
+                    return cls(layout, descriptor, path, fd, mine.st_size)
         except BaseException:
             os.close(fd)
             raise
@@ -84,7 +88,7 @@ class Partial:
 
     def resume(self, buffer: memoryview, cancel: Cancellation, report: Report) -> None:
         """Take up what the file holds already. Raises `CancelledError`, `StoreError`."""
-        found = os.fstat(self._fd).st_size
+        found, self._found = self._found, 0
         if found > self._size:
             self._truncate()
         elif found:
@@ -93,7 +97,7 @@ class Partial:
         missing = self._size - self.position
         if missing >= _CHECKED:
             try:
-                check_space(self._path.parent, missing)
+                check_space(self._layout.ingest, missing)
             except DiskFullError:
                 self.discard()
                 raise
@@ -141,15 +145,15 @@ class Partial:
                 actual=actual,
                 size=size,
             )
-        target = self._layout.path(self._digest)
+        target = self._layout.place(self._digest)
         try:
             # The name must never be there without the bytes, whatever happens to the machine.
             os.fdatasync(self._fd)
             try:
-                self._path.rename(target)
+                os.rename(self._path, target)  # noqa: PTH104 - see `Layout.place`
             except FileNotFoundError:
                 self._layout.prepare(self._digest)
-                self._path.rename(target)
+                os.rename(self._path, target)  # noqa: PTH104 - as above
         except OSError as error:
             self._fail(error, "write")
         finally:
@@ -158,7 +162,7 @@ class Partial:
     def discard(self) -> None:
         """Remove the file and close it."""
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            os.unlink(self._path)  # noqa: PTH108 - see `Layout.place`
         self._shut()
 
     def close(self) -> None:
@@ -167,8 +171,10 @@ class Partial:
         A second call does nothing.
         """
         with contextlib.suppress(OSError, StoreError):
-            if self._fd >= 0 and not self.position and _is_at(self._fd, self._path):
-                self.discard()
+            if self._fd >= 0 and not self.position:
+                mine = os.fstat(self._fd)
+                if not mine.st_size and _is_at(mine, self._path):
+                    self.discard()
         self._shut()
 
     @property
@@ -233,11 +239,10 @@ class Partial:
         raise failure from error
 
 
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether the open file is the one that the path names now."""
-    mine = os.fstat(fd)
+def _is_at(mine: os.stat_result, path: str) -> bool:
+    """Whether the open file, of which that is known, is the one that the path names now."""
     try:
-        there = path.lstat()
+        there = os.lstat(path)
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(mine.st_mode):

@@ -4,6 +4,7 @@ resolver     names to addresses, in threads that nobody waits for longer than he
 exchange     one request's hold on its socket, which a cancellation shuts down
 connection   the sockets under requests and urllib3
 body         what is sent, as a stream that can be opened again
+head         the status line and the fields of what comes back
 response     what comes back, as a stream
 retry        when to try again: decisions only
 client       `Transport`, which puts them together

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -10,7 +11,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import requests
 import urllib3.exceptions
 
 from ..cancel import Cancellation
@@ -134,7 +134,7 @@ class Transport:
         connect, read, total = self._limits(timeout, patient)
         request = _Request(
             method=method,
-            url=urldefrag(url).url,
+            url=url.partition("#")[0],
             headers={**self._headers, **(headers or {})},
             body=Body.of(body) if isinstance(body, bytes) else body,
             connect=connect,
@@ -244,7 +244,7 @@ class Transport:
                 f"{request.method} {show_url(request.url)}: this cannot be sent; its URL or "
                 "one of its headers is malformed"
             ) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = translate(error, exchange, request.method, request.url)
             raise failure from error
         finally:

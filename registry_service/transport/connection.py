@@ -6,29 +6,61 @@ exchange for the time of its request, and say in our own errors why one cannot b
 
 from __future__ import annotations
 
+import http.client
+import re
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import requests
 import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.connectionpool
+from urllib3.util import parse_url
 
 from ..errors import TLSError, UnreachableRegistryError
-from ..hosts import join_host_port, origin
+from ..hosts import join_host_port
 from ..settings import RegistrySettings
 from ..tls import TLSContexts, tls_error
 from .exchange import current_exchange
+from .head import framing, read_head
 
 __all__ = ["BLOCK", "Adapter"]
 
 BLOCK = 256 * 1024  # bytes handed to a socket at once
+# RFC 9110, section 5; refused before there is a connection, and a folded value too.
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_PORTS = {"http": 80, "https": 443}
+_ONCE = urllib3.Retry(False, redirect=False)  # when to try again is for `retry`
+
+
+class _Answer(http.client.HTTPResponse):
+    """http.client's answer, with the head as `head` reads it."""
+
+    fields: urllib3.HTTPHeaderDict
+
+    def __init__(
+        self, sock: socket.socket, debuglevel: int = 0, method: str = "GET", url: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.method = method
+
+    def begin(self) -> None:
+        head = read_head(self.fp)
+        framed = framing(head, self.method)
+        self.fields = head.fields
+        self.version, self.reason = head.version, head.reason
+        self.code = self.status = head.status
+        self.chunked, self.chunk_left = framed.chunked, None
+        self.length, self.will_close = framed.length, framed.closes
 
 
 class _Attached(urllib3.connection.HTTPConnection):
     """The part that is the same with and without TLS."""
+
+    response_class = _Answer
 
     def _new_conn(self) -> Any:  # the type is urllib3's business
         return current_exchange.get().connect(
@@ -44,6 +76,23 @@ class _Attached(urllib3.connection.HTTPConnection):
         # urllib3 would leave the time to connect in force while the body is sent.
         self.timeout = exchange.send_timeout
         super().request(*args, **kwargs)
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
+        self.sock.settimeout(self.timeout)  # the time to read, which urllib3 has set by now
+        # Not urllib3's own, which wants the head as mail, and logs the URL of a malformed one.
+        answer = http.client.HTTPConnection.getresponse(self)
+        assert isinstance(answer, _Answer)  # it is made by the class above
+        return urllib3.HTTPResponse(
+            body=answer,
+            headers=answer.fields,
+            status=answer.status,
+            version=answer.version,
+            reason=answer.reason,
+            preload_content=False,
+            decode_content=False,
+            original_response=answer,
+            request_method=answer.method,
+        )
 
 
 class _HTTPConnection(_Attached):
@@ -88,8 +137,9 @@ class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
 class Adapter(requests.adapters.HTTPAdapter):
     """requests' adapter with our connections and one TLS context for each host.
 
-    Proxies: `send` takes them as requests does, but no setting names one yet; the proxy
-    managers would get the same pool classes.
+    Its pools are requests'. Of the way that a request takes through requests only the choice
+    of the pool is used: cookies, proxies, hooks and a second form of the answer are not wanted
+    here, and cost as much as all the rest where blobs are small and many.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
@@ -102,16 +152,6 @@ class Adapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(connections, maxsize, block, blocksize=BLOCK, **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:  # requests' own types for the two maps are private
-        scheme, host, port = origin(request.url or "")
-        tls = {"ssl_context": self._contexts.get(host, port)} if scheme == "https" else {}
-        return {"scheme": scheme, "host": host, "port": port}, tls
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: the context of the pool says all about certificates."""
-
     def exchange(
         self,
         method: str,
@@ -122,15 +162,37 @@ class Adapter(requests.adapters.HTTPAdapter):
         connect: float,
         read: float,
     ) -> urllib3.HTTPResponse:
-        """Send one request on the exchange that is current; the answer's body is unread."""
-        request = requests.Request(method, url, headers=dict(headers)).prepare()
-        if body is not None:
-            request.body = body
-        response = self.send(request, stream=True, timeout=(connect, read))
-        raw = response.raw
-        if not isinstance(raw, urllib3.HTTPResponse):
-            raise TypeError("requests gave a response that is not urllib3's")
-        return raw
+        """Send one request on the exchange that is current; the answer's body is unread.
+
+        Nothing is tried again and no redirect followed. User information in ``url`` is left
+        out. Raises what urllib3 raises, ValueError for what no request can have, and our own
+        errors.
+        """
+        for name, value in headers.items():
+            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+                raise ValueError(f"the header {name!r} cannot be sent")
+        target = parse_url(url)
+        scheme, host = target.scheme or "", (target.host or "").strip("[]")
+        if scheme not in _PORTS or not host:
+            raise ValueError("not an http or https URL")
+        port = target.port or _PORTS[scheme]
+        tls = {"ssl_context": self._contexts.get(host, port)} if scheme == "https" else {}
+        pool = self.poolmanager.connection_from_host(host, port, scheme, pool_kwargs=tls)
+        response = pool.urlopen(
+            method,
+            target.request_uri,
+            body=body,
+            headers=headers,
+            retries=_ONCE,
+            redirect=False,
+            assert_same_host=False,
+            timeout=urllib3.Timeout(connect=connect, read=read),
+            preload_content=False,
+            decode_content=False,
+        )
+        if not isinstance(response, urllib3.HTTPResponse):
+            raise TypeError("urllib3 gave a response of another kind")
+        return response
 
 
 def _seconds(value: Any, default: float) -> float:

@@ -55,7 +55,7 @@ class Response:
         self.method = method
         self.url = url
         self.status = raw.status
-        self.reason = raw.reason or ""
+        self.reason = _clean(raw.reason or "")
         self.headers = raw.headers
         self.count = 0  # bytes of the body seen so far
         encoding = raw.headers.get("Content-Encoding", "").strip().lower()
@@ -196,7 +196,7 @@ class Response:
 
 
 def translate(error: Exception, exchange: Exchange, method: str, url: str) -> RegistryError:
-    """Our own error for one of requests, urllib3, http.client or the system."""
+    """Our own error for one of urllib3, http.client or the system."""
     try:
         exchange.check()
     except RegistryError as stopped:

@@ -231,6 +231,7 @@ class Service:
         for name, handler in handlers.items():
             engine.register(name, handler, SPECS[name])
         engine.on_shutdown(self.close)
+        self._registries.prepare()
 
     def close(self) -> None:
         """End the transfers and the connections."""

@@ -6,6 +6,7 @@ roots for that host, and ``NAME.cert`` with ``NAME.key``, a client certificate.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ssl
 import threading
@@ -100,19 +101,34 @@ class TLSContexts:
         self._common: ssl.SSLContext | None = None
         self._made: dict[tuple[str, int], tuple[HostCertificates, ssl.SSLContext]] = {}
 
+    def prepare(self) -> None:
+        """Load the system's roots now, in a thread that ends with that.
+
+        They take longer than many a pull, and whoever needs them first would wait.
+        """
+        threading.Thread(target=self._prepare, name="tls-roots", daemon=True).start()
+
     def get(self, host: str, port: int) -> ssl.SSLContext:
         """The context for ``host``. Raises `SettingsError` for files that cannot be used."""
         found = find_certificates(self._dirs, host, port)
         with self._lock:
             if not found.stamp:
-                if self._common is None:
-                    self._common = _default_context()
-                return self._common
+                return self._roots()
             kept = self._made.get((host, port))
             if kept is None or kept[0] != found:
                 kept = (found, _context(found))
                 self._made[host, port] = kept
             return kept[1]
+
+    def _prepare(self) -> None:
+        with self._lock, contextlib.suppress(OSError):  # who needs them will see it too
+            self._roots()
+
+    def _roots(self) -> ssl.SSLContext:
+        """The context of hosts without files of their own. The lock is held."""
+        if self._common is None:
+            self._common = _default_context()
+        return self._common
 
 
 def _default_context() -> ssl.SSLContext:

@@ -47,6 +47,10 @@ class Registries:
         self._lock = threading.Lock()
         self._endpoints: dict[str, tuple[Endpoint, float]] = {}
 
+    def prepare(self) -> None:
+        """Make ready for the first job; it does not wait for that."""
+        self._transport.prepare()
+
     def close(self) -> None:
         """End what is under way and close every connection."""
         self._transport.close()

@@ -93,6 +93,10 @@ class Transport:
     ) -> None:
         self.close()
 
+    def prepare(self) -> None:
+        """Do ahead of the first request what takes its time; it does not wait for that."""
+        self._adapter.prepare()
+
     def close(self) -> None:
         """End what is under way, close every connection, refuse further requests."""
         with self._lock:

@@ -152,6 +152,10 @@ class Adapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(connections, maxsize, block, blocksize=BLOCK, **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
+    def prepare(self) -> None:
+        """Load what TLS needs ahead of its first use; it does not wait for that."""
+        self._contexts.prepare()
+
     def exchange(
         self,
         method: str,

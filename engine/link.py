@@ -23,7 +23,8 @@ from .wire.messages import Submit
 
 __all__ = ["Link", "connect"]
 
-_HANDSHAKE = 3000  # milliseconds
+_NEVER = 24 * 3600 * 1000  # milliseconds
+_HANDSHAKE = 3000
 _HEARTBEAT = 10_000
 _LARGEST = 64 * 1024 * 1024  # a frame; what an engine may send is in its WELCOME
 _TURN = 128  # messages taken in before whoever owns the link has another turn
@@ -39,8 +40,10 @@ class Link:
         self._pending: deque[Sequence[bytes]] = deque()
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         try:
-            self.socket.setsockopt(zmq.IMMEDIATE, 1)
-            self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+            # With IMMEDIATE, or with no reconnecting at all, ZeroMQ drops what has arrived and
+            # was not read yet when a connection ends. So it may reconnect, later than anyone
+            # lives to see: the monitor tells of the end, and then the link is closed.
+            self.socket.setsockopt(zmq.RECONNECT_IVL, _NEVER)
             self.socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE)
             self.socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT)
             self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 4 * _HEARTBEAT)
@@ -129,12 +132,14 @@ class Link:
         return events
 
     def close(self) -> None:
-        """Say good-bye and close the sockets; what was sent has a second to leave."""
+        """Say good-bye and close the sockets; what was sent has a second to leave, where there
+        is still somebody to read it."""
+        leaving = self.conn.open
         self.conn.bye()
-        self.flush()
+        leaving = leaving and self.flush()
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
-        self.socket.close(linger=1000 if not self._pending else 0)
+        self.socket.close(linger=1000 if leaving else 0)
 
 
 def connect(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, timeout: float) -> Link:

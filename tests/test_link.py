@@ -93,7 +93,7 @@ def test_what_was_sent_before_the_connection_ended_arrives(
         )
         peer.receive()
         peer.send(encode(Accepted(request=1, job=_JOB, existed=False)))
-        sent = (
+        sent: tuple[Record, ...] = (
             Schema(columns=(Column(name="n"),)),
             Rows(rows=(("one",), ("two",))),
             End(state=State.FAILED, status=75, code="shutting-down", message="it shut down"),

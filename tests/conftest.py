@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from support_daemon import Daemon, running_daemon
 from trial_service import installed
 
 TESTS = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, which every program
+    that a test starts and interrupts would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,51 @@
+"""What moves content: pull, push."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from engine.cli.options import submit_options
+from engine.cli.session import Session, SubmitOptions
+
+from .options import PLATFORM, access_options
+
+__all__ = ["pull", "push"]
+
+
+@click.command()
+@click.argument("image")
+@PLATFORM
+@click.option("--all-tags", is_flag=True, help="Every tag of the repository IMAGE.")
+@access_options
+@submit_options
+@click.pass_obj
+def pull(
+    session: Session,
+    image: str,
+    platform: str | None,
+    all_tags: bool,
+    access: dict[str, Any],
+    submit: SubmitOptions,
+) -> int:
+    """Fetch IMAGE[:TAG][@DIGEST] from its registry into the store."""
+    env = {**access, "platform": platform, "allTags": all_tags or None}
+    return session.submit("pull", (image,), env, submit)
+
+
+@click.command()
+@click.argument("image")
+@PLATFORM
+@access_options
+@submit_options
+@click.pass_obj
+def push(
+    session: Session,
+    image: str,
+    platform: str | None,
+    access: dict[str, Any],
+    submit: SubmitOptions,
+) -> int:
+    """Send IMAGE[:TAG] from the store to the registry that its name says."""
+    return session.submit("push", (image,), {**access, "platform": platform}, submit)

@@ -1,0 +1,103 @@
+"""The Service: installs the registry jobs on an engine.
+
+call        what a handler has: its job, and what all jobs share
+registry    auth, search, tags
+transfer    pull, push
+images      images, inspect, tag
+
+Handlers translate and no more: from arguments and environment to values, from the library's
+callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
+(the store, the connections) belongs to the Service and is closed when the engine shuts down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from engine import Engine, Job, Status
+
+from ..errors import SettingsError
+from ..operations.access import Registries
+from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
+from ..store import Store
+from . import images, registry, transfer
+from .call import Entry, Handler, Shared, run
+
+__all__ = ["CERTS_DIRS", "JOBS", "Service"]
+
+#: Where certificates lie unless the settings say otherwise: first beside the configuration.
+CERTS_DIRS = ("certs.d", *map(str, DEFAULT_CERTS_DIRS))
+
+#: Every job that the Service installs.
+JOBS: Final[tuple[Entry, ...]] = (*registry.JOBS, *transfer.JOBS, *images.JOBS)
+
+
+class Service:
+    """Installs the jobs of `JOBS`. It keeps its store in the engine's state directory:
+    ``images/`` is the OCI image layout, ``ingest/`` what is under way.
+    """
+
+    def __init__(self) -> None:
+        self._shared = Shared()
+
+    def install(self, engine: Engine) -> None:
+        """Register the jobs. Raises for settings that cannot be used, and a store likewise."""
+        settings = dict(engine.settings)
+        transfers = _transfers(settings.pop("transfers", 4))
+        registries = Registries(_registry_settings(settings, engine.config_dir))
+        store = None
+        if engine.state_dir is not None:
+            store = Store(
+                engine.state_dir / "images", engine.state_dir / "ingest", workers=transfers
+            )
+        self._shared = Shared(registries=registries, store=store)
+        for entry in JOBS:
+            engine.register(entry.spec.name, partial(self._run, entry.handler), entry.spec)
+        engine.on_shutdown(self.close)
+        registries.prepare()
+
+    def close(self) -> None:
+        """End the transfers and the connections."""
+        self._shared.close()
+
+    def auth(self, job: Job) -> Status:
+        """Text: the status line. OK only when the registry accepts the credentials."""
+        return self._run(registry.auth, job)
+
+    def search(self, job: Job) -> Status:
+        """One row for each repository that was found, most stars first."""
+        return self._run(registry.search, job)
+
+    def pull(self, job: Job) -> Status:
+        """One row for each descriptor when it is settled, the image's own last."""
+        return self._run(transfer.pull, job)
+
+    def push(self, job: Job) -> Status:
+        """One row for each descriptor when it is settled, the image's own last."""
+        return self._run(transfer.push, job)
+
+    def _run(self, handler: Handler, job: Job) -> Status:
+        return run(handler, job, self._shared)
+
+
+def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> RegistrySettings:
+    """The library's settings. Relative directories of certificates lie beside the
+    configuration; where there is none, they are nowhere."""
+    settings = RegistrySettings.from_mapping(
+        {"certs_dirs": CERTS_DIRS, **values}, others=("transfers",)
+    )
+    base = None if config_dir is None else config_dir.absolute()
+    placed = (path if base is None else base / path for path in settings.certs_dirs)
+    return dataclasses.replace(
+        settings, certs_dirs=tuple(path for path in placed if path.is_absolute())
+    )
+
+
+def _transfers(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+        raise SettingsError("transfers", "an integer from 1 to 64 is expected")
+    return value

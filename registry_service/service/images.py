@@ -1,0 +1,129 @@
+"""What there is: images, inspect, tag."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engine import Argument, Column, ColumnType, JobSpec, Option, OptionType, Status
+
+from ..operations import listing
+from ..operations.content import ALL
+from ..reference import Reference
+from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry
+
+__all__ = ["JOBS", "images", "inspect", "tag"]
+
+
+def images(call: Call) -> Status:
+    """One row for each image of the store, by name."""
+    job = call.job
+    for one in listing.images(call.store, call.observer):
+        job.check_cancelled()
+        job.row(
+            one.reference,
+            one.digest,
+            one.media_type,
+            one.size,
+            list(one.platforms),
+            one.complete,
+        )
+    return Status.OK
+
+
+def inspect(call: Call) -> Status:
+    """One row for each manifest: the image's own, then those of an index."""
+    reference = Reference.parse(call.job.args[0])
+    for one in listing.inspect(
+        reference,
+        store=call.store,
+        connect=lambda: call.client(reference),
+        remote=call.job.env.get_bool("remote"),
+        platform=call.platform or ALL,
+    ):
+        call.job.row(
+            one.reference,
+            one.digest,
+            one.media_type,
+            one.size,
+            one.platform,
+            one.created,
+            list(one.layers),
+            dict(one.annotations),
+            one.config,
+            one.source,
+        )
+    return Status.OK
+
+
+def tag(call: Call) -> Status:
+    """One row: the new name and what it stands for."""
+    source, target = map(Reference.parse, call.job.args)
+    named = listing.tag(call.store, source, target)
+    call.job.row(str(target), str(named.digest), named.media_type, named.size, "tagged")
+    return Status.OK
+
+
+JOBS: Final = (
+    Entry(
+        JobSpec(
+            name="images",
+            help="List the images of the store.",
+            columns=(
+                Column(name="reference"),
+                Column(name="digest"),
+                Column(name="media_type"),
+                Column(name="size", type=ColumnType.INTEGER),
+                Column(name="platforms", type=ColumnType.JSON),
+                Column(name="complete", type=ColumnType.BOOLEAN),
+            ),
+            queue="registry",
+            journalled=False,
+        ),
+        images,
+    ),
+    Entry(
+        JobSpec(
+            name="inspect",
+            help="Show the manifests and configurations of an image.",
+            arguments=(IMAGE,),
+            options=(
+                AUTH,
+                HEADERS,
+                PLATFORM,
+                Option(
+                    name="remote",
+                    type=OptionType.BOOLEAN,
+                    default="false",
+                    help="Ask the registry even where the store has the image.",
+                ),
+            ),
+            columns=(
+                Column(name="reference"),
+                Column(name="digest"),
+                Column(name="media_type"),
+                Column(name="size", type=ColumnType.INTEGER),
+                Column(name="platform"),
+                Column(name="created"),
+                Column(name="layers", type=ColumnType.JSON),
+                Column(name="annotations", type=ColumnType.JSON),
+                Column(name="config", type=ColumnType.JSON),
+                Column(name="source"),
+            ),
+            queue="registry",
+        ),
+        inspect,
+    ),
+    Entry(
+        JobSpec(
+            name="tag",
+            help="Give an image of the store another name.",
+            arguments=(
+                Argument(name="SOURCE", help="an image of the store"),
+                Argument(name="TARGET", help="its new name"),
+            ),
+            columns=DESCRIPTORS,
+            queue="registry",
+        ),
+        tag,
+    ),
+)

@@ -1,0 +1,83 @@
+"""What moves content: pull, push."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engine import Argument, JobSpec, Option, OptionType, Status
+
+from ..operations.pull import pull as pull_image
+from ..operations.pull import pull_all_tags
+from ..operations.push import push as push_image
+from ..reference import Reference
+from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry
+
+__all__ = ["JOBS", "pull", "push"]
+
+
+def pull(call: Call) -> Status:
+    """One row for each descriptor when it is settled, the image's own last."""
+    every = call.job.env.get_bool("allTags")
+    reference = call.repository("with allTags ") if every else Reference.parse(call.job.args[0])
+    transfer = pull_all_tags if every else pull_image
+    transfer(
+        reference,
+        client=call.client(reference),
+        store=call.store,
+        platform=call.platform,
+        cancel=call.cancel,
+        observer=call.observer,
+    )
+    return Status.OK
+
+
+def push(call: Call) -> Status:
+    """One row for each descriptor when it is settled, the image's own last."""
+    reference = Reference.parse(call.job.args[0])
+    push_image(
+        reference,
+        connect=lambda inner: call.client(reference, inner),
+        store=call.store,
+        platform=call.platform,
+        cancel=call.cancel,
+        observer=call.observer,
+    )
+    return Status.OK
+
+
+JOBS: Final = (
+    Entry(
+        JobSpec(
+            name="pull",
+            help="Fetch an image from its registry into the store.",
+            arguments=(IMAGE,),
+            options=(
+                AUTH,
+                HEADERS,
+                PLATFORM,
+                Option(
+                    name="allTags",
+                    type=OptionType.BOOLEAN,
+                    default="false",
+                    help="Every tag of the repository.",
+                ),
+            ),
+            columns=DESCRIPTORS,
+            queue="transfer",
+            resumable=True,
+        ),
+        pull,
+    ),
+    Entry(
+        JobSpec(
+            name="push",
+            help="Send an image of the store to the registry that its name says.",
+            arguments=(Argument(name="IMAGE[:TAG]", help="the image"),),
+            options=(AUTH, HEADERS, PLATFORM),
+            columns=DESCRIPTORS,
+            queue="transfer",
+            resumable=True,
+        ),
+        push,
+    ),
+)

@@ -92,10 +92,21 @@ def _decode_header(data: bytes, limits: Limits) -> dict[str, Any]:
     return header
 
 
-def _unpack(data: bytes, limits: Limits, own: int = 0, *, use_list: bool = True) -> Any:
+def _unpack(data: bytes, limits: Limits, own: int = 0) -> Any:
     """One msgpack value. With no more openers than ``own``, nothing nests that must not."""
+    value = _value(data, limits)
+    if openers(data) > own:
+        try:
+            check_nesting(value, limits.nesting)
+        except ProtocolError as error:
+            raise MessageError(str(error)) from None
+    return value
+
+
+def _value(data: bytes, limits: Limits, *, use_list: bool = True) -> Any:
+    """One msgpack value, however deep it nests."""
     try:
-        value = msgpack.unpackb(  # no text or bytes in it can be longer than it is itself
+        return msgpack.unpackb(  # no text or bytes in it can be longer than it is itself
             data,
             strict_map_key=True,
             max_array_len=limits.elements,
@@ -108,12 +119,6 @@ def _unpack(data: bytes, limits: Limits, own: int = 0, *, use_list: bool = True)
         raise
     except Exception as error:  # msgpack raises of many kinds, all of them for bad content
         raise MessageError(f"no msgpack that is taken here ({type(error).__name__})") from None
-    if openers(data) - own > 0:
-        try:
-            check_nesting(value, limits.nesting)
-        except ProtocolError as error:
-            raise MessageError(str(error)) from None
-    return value
 
 
 def _no_extension(code: int, data: bytes) -> Any:
@@ -188,7 +193,7 @@ def _rows_in(header: dict[str, Any], body: bytes, limits: Limits) -> Rows:
     if type(count) is not int or not 0 <= count <= limits.elements:
         raise ProtocolError("'count' is wanted as an integer from 0")
     flat = openers(body) <= count + 1
-    rows = _unpack(body, limits, count + 1, use_list=not flat)
+    rows = _value(body, limits, use_list=False) if flat else _unpack(body, limits)
     kind = tuple if flat else list
     if type(rows) is not kind or not set(map(type, rows)) <= {kind}:
         raise ProtocolError("rows that are no array of arrays")

@@ -33,6 +33,8 @@ class RegistrySettings:
     - ``user_agent``: products put before the library's own.
     - ``index_server``: the index in force, for accounts and search.
     - ``manifest_limit``: the largest manifest that is accepted.
+    - ``upload_chunk``: a larger blob is sent in parts of that size; smaller ones where a registry
+      takes no such part.
     """
 
     insecure_hosts: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class RegistrySettings:
     user_agent: tuple[str, ...] = ()
     index_server: str = INDEXSERVER
     manifest_limit: int = 4 * 1024 * 1024
+    upload_chunk: int = 256 * 1024 * 1024
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -58,6 +61,7 @@ class RegistrySettings:
         _in_range("retry_wait_max", self.retry_wait_max, 0, 86_400)
         _in_range("connections_per_host", self.connections_per_host, 1, 1024)
         _in_range("manifest_limit", self.manifest_limit, 1024, MANIFEST_LIMIT)
+        _in_range("upload_chunk", self.upload_chunk, 1, 2**40)
         for product in self.user_agent:
             if not product or not product.isprintable() or not product.isascii():
                 raise SettingsError("user_agent", f"{product!r} is no product/version")
@@ -153,4 +157,5 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "user_agent": _texts,
     "index_server": _text,
     "manifest_limit": _integer,
+    "upload_chunk": _integer,
 }

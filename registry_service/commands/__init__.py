@@ -1,7 +1,7 @@
 """The commands that this package brings to ``enginectl``: jobs with options for people.
 
 options     options that several commands have
-registry    auth, search, tags
+registry    auth, search, tags, registries
 transfer    pull, push
 images      images, inspect, tag
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import click
 
 from .images import images, inspect, tag
-from .registry import auth, search, tags
+from .registry import auth, registries, search, tags
 from .transfer import pull, push
 
 __all__ = ["commands"]
@@ -21,4 +21,4 @@ __all__ = ["commands"]
 
 def commands() -> list[click.Command]:
     """The commands, for the entry-point group ``engine.commands``."""
-    return [auth, search, pull, push, tags, images, inspect, tag]
+    return [auth, search, pull, push, tags, images, inspect, tag, registries]

@@ -1,4 +1,4 @@
-"""What a registry is asked: auth, search, tags."""
+"""What a registry is asked, and what is known of it: auth, search, tags, registries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.cli.session import Session, SubmitOptions
 
 from .options import PASSWORD_STDIN, USER, access_options, read_credentials
 
-__all__ = ["auth", "search", "tags"]
+__all__ = ["auth", "registries", "search", "tags"]
 
 
 @click.command()
@@ -57,3 +57,11 @@ def search(
 def tags(session: Session, repository: str, access: dict[str, Any], submit: SubmitOptions) -> int:
     """List the tags of REPOSITORY in its registry."""
     return session.submit("tags", (repository,), access, submit)
+
+
+@click.command()
+@submit_options
+@click.pass_obj
+def registries(session: Session, submit: SubmitOptions) -> int:
+    """Show what is known of each registry: its version, ranges, mounts, limits."""
+    return session.submit("registries", (), {}, submit)

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 
 from ..auth import Authenticator, TokenCache
 from ..cancel import Cancellation
+from ..capabilities import CapabilityTable
 from ..constants import APIVersion
 from ..credentials import AuthConfig
 from ..endpoint import Endpoint
 from ..errors import InvalidReferenceError, RegistryError, UnreachableRegistryError
 from ..hosts import registry_host
+from ..ledger import Ledger
 from ..observe import Observer
 from ..session.search import SearchClient
 from ..session.v2 import V2Client
@@ -37,11 +39,16 @@ class Registries:
     """Connections, tokens and endpoints, shared by the jobs of a process; thread-safe.
 
     An endpoint that was found is remembered for a minute, so that jobs in a row do not ping
-    each time. One lock guards what is remembered; nothing waits while it is held.
+    each time. One lock guards what is remembered; nothing waits while it is held. ``ledger``
+    keeps where uploads are; without one they are cancelled with the operation that began them.
     """
 
-    def __init__(self, settings: RegistrySettings | None = None) -> None:
+    def __init__(
+        self, settings: RegistrySettings | None = None, *, ledger: Ledger | None = None
+    ) -> None:
         self.settings = settings or RegistrySettings()
+        self.capabilities = CapabilityTable()
+        self._ledger = ledger
         self._transport = Transport(self.settings)
         self._tokens = TokenCache()
         self._lock = threading.Lock()
@@ -66,6 +73,13 @@ class Registries:
             return found
         endpoint = Endpoint.discover(
             host, transport=self._transport, cancel=cancel, observer=observer
+        )
+        self.capabilities.learn(
+            endpoint.host,
+            api=str(endpoint.version),
+            server=endpoint.info.version,
+            scheme=endpoint.url.partition(":")[0],
+            auth=", ".join(dict.fromkeys(one.scheme for one in endpoint.challenges)) or "none",
         )
         with self._lock:
             self._endpoints[host] = (endpoint, now + _REMEMBERED_SECONDS)
@@ -99,6 +113,8 @@ class Registries:
             headers=access.headers,
             cancel=cancel,
             observer=observer,
+            ledger=self._ledger,
+            capabilities=self.capabilities,
         )
 
     def searcher(

@@ -21,6 +21,7 @@ from typing import Any, Final
 from engine import Engine, Job, Status
 
 from ..errors import SettingsError
+from ..ledger import DiskLedger
 from ..operations.access import Registries
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
@@ -48,12 +49,13 @@ class Service:
         """Register the jobs. Raises for settings that cannot be used, and a store likewise."""
         settings = dict(engine.settings)
         transfers = _transfers(settings.pop("transfers", 4))
-        registries = Registries(_registry_settings(settings, engine.config_dir))
-        store = None
+        registry_settings = _registry_settings(settings, engine.config_dir)
+        store = ledger = None
         if engine.state_dir is not None:
-            store = Store(
-                engine.state_dir / "images", engine.state_dir / "ingest", workers=transfers
-            )
+            ingest = engine.state_dir / "ingest"
+            store = Store(engine.state_dir / "images", ingest, workers=transfers)
+            ledger = DiskLedger(ingest / "uploads")
+        registries = Registries(registry_settings, ledger=ledger)
         self._shared = Shared(registries=registries, store=store)
         for entry in JOBS:
             engine.register(entry.spec.name, partial(self._run, entry.handler), entry.spec)

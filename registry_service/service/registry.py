@@ -1,18 +1,20 @@
-"""What a registry is asked: auth, search, tags."""
+"""What a registry is asked, and what is known of it: auth, search, tags, registries."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from engine import Argument, Column, ColumnType, JobSpec, Option, OptionType, Status
 from engine.spec import RowMode
 
+from ..capabilities import Capabilities
 from ..operations.login import login
 from ..operations.search import Query
 from ..operations.search import search as search_registry
 from .call import AUTH, HEADERS, Call, Entry
 
-__all__ = ["JOBS", "auth", "search", "tags"]
+__all__ = ["JOBS", "auth", "registries", "search", "tags"]
 
 
 def auth(call: Call) -> Status:
@@ -52,6 +54,25 @@ def tags(call: Call) -> Status:
     for name in call.client(reference).tags(reference.repository):
         call.job.row(reference.name, name)
     return Status.OK
+
+
+def registries(call: Call) -> Status:
+    """One row for each registry that was spoken to, by host."""
+    for one in call.registries.capabilities.all():
+        call.job.row(*dataclasses.astuple(one))
+    return Status.OK
+
+
+_FLAGS = ("ranges", "mounts", "referrers", "deletes", "chunks")
+_NUMBERS = ("chunk_limit", "rate_limit", "rate_remaining")
+
+
+def _column(name: str) -> Column:
+    if name in _FLAGS:
+        return Column(name=name, type=ColumnType.BOOLEAN)
+    if name in _NUMBERS:
+        return Column(name=name, type=ColumnType.INTEGER)
+    return Column(name=name, type=ColumnType.TIME if name == "seen" else ColumnType.STRING)
 
 
 JOBS: Final = (
@@ -106,5 +127,15 @@ JOBS: Final = (
             queue="registry",
         ),
         tags,
+    ),
+    Entry(
+        JobSpec(
+            name="registries",
+            help="Show what is known of each registry since the engine was started.",
+            columns=tuple(_column(field.name) for field in dataclasses.fields(Capabilities)),
+            queue="registry",
+            journalled=False,
+        ),
+        registries,
     ),
 )

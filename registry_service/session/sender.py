@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..auth import Authenticator
 from ..cancel import Cancellation
+from ..capabilities import CapabilityTable
 from ..challenge import parse_challenges
 from ..endpoint import Endpoint
 from ..observe import Observer
@@ -19,6 +20,7 @@ __all__ = ["Sender"]
 
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.){1,1000})"')
 _WARNINGS: Final = 100
+_QUOTA: Final = {"rate_limit": "RateLimit-Limit", "rate_remaining": "RateLimit-Remaining"}
 
 
 class Sender:
@@ -38,12 +40,14 @@ class Sender:
         headers: Mapping[str, Sequence[str]] | None = None,
         cancel: Cancellation | None = None,
         observer: Observer | None = None,
+        capabilities: CapabilityTable | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.transport = transport
         self.authenticator = authenticator
         self.cancel = cancel or Cancellation()
         self.observer = observer or Observer()
+        self._capabilities = capabilities
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
@@ -91,6 +95,7 @@ class Sender:
             first = self.authenticator.authorize(scopes, cancel, self.observer) or first
         response = request(first if own else None)
         self._warn(response)
+        self._quota(response)
         if response.status != 401:
             return response
         if not asks or not same_origin(response.url, self.endpoint.url):
@@ -116,6 +121,17 @@ class Sender:
                     self._warned.add(text)
             if new:
                 self.observer.log("warning", f"{self.endpoint.host} warns: {text}")
+
+    def _quota(self, response: Response) -> None:
+        """Note what the registry says of its rate limit: ``RateLimit-Remaining: 76;w=21600``."""
+        if self._capabilities is None or "RateLimit-Remaining" not in response.headers:
+            return
+        shown: dict[str, int] = {}
+        for field, header in _QUOTA.items():
+            number = response.headers.get(header, "").partition(";")[0].strip()
+            if number.isascii() and number.isdigit():
+                shown[field] = int(number[:12])
+        self._capabilities.learn(self.endpoint.host, **shown)
 
     def at_home(self, url: str) -> str:
         """``url``, which the registry named, with its own scheme if it is its own host.

@@ -11,6 +11,7 @@ from ..auth import Authenticator
 from ..auth.scope import CATALOG, merge
 from ..auth.scope import repository as scope
 from ..cancel import Cancellation
+from ..capabilities import CapabilityTable
 from ..constants import APIVersion
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
@@ -23,6 +24,7 @@ from ..errors import (
     RegistryError,
     show_url,
 )
+from ..ledger import Ledger
 from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
 from ..observe import Observer, ProgressCallback
 from ..transport import Readable, Response, Transport
@@ -48,7 +50,9 @@ class V2Client:
 
     ``headers`` are the caller's own (a map of names to lists of values), ``cancel`` ends
     whatever the client waits for, ``observer`` is told of tries that failed. `close` lets go
-    of uploads that were opened and not used. Repositories are given without the host.
+    of uploads that were opened and not used. Repositories are given without the host. ``ledger``
+    keeps where uploads are, so that a later client goes on with them; ``capabilities`` is what
+    is known of registries, and learns.
 
     Every method raises `LoginRequiredError`, `RegistryHTTPError`, `UnreachableRegistryError`,
     `ConnectionBrokenError`, `ProtocolError` and `CancelledError` where there is cause.
@@ -63,6 +67,8 @@ class V2Client:
         headers: Mapping[str, Sequence[str]] | None = None,
         cancel: Cancellation | None = None,
         observer: Observer | None = None,
+        ledger: Ledger | None = None,
+        capabilities: CapabilityTable | None = None,
     ) -> None:
         if endpoint.version is not APIVersion.V2:
             raise ProtocolError(f"{endpoint.host} speaks the V1 protocol only")
@@ -74,9 +80,13 @@ class V2Client:
             headers=headers,
             cancel=cancel,
             observer=observer,
+            capabilities=capabilities,
         )
         self._base = endpoint.version_string(APIVersion.V2)
-        self._uploads = Uploads(self._sender, self._base)
+        self._capabilities = capabilities or CapabilityTable()
+        self._uploads = Uploads(
+            self._sender, self._base, ledger=ledger, capabilities=self._capabilities
+        )
         self._limit = transport.settings.manifest_limit
 
     def __enter__(self) -> Self:
@@ -202,6 +212,8 @@ class V2Client:
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self._open(repository, digest, headers, cancel)
+        if offset and response.status in (200, 206):
+            self._capabilities.learn(self.endpoint.host, ranges=response.status == 206)
         if response.status == 206:
             start = range_start(response.headers.get("Content-Range"))
             if offset and start == offset:
@@ -251,6 +263,7 @@ class V2Client:
         with self._uploads.start(repository, f"?{query}", scopes) as response:
             if response.status == 201:
                 check_digest(response, digest)
+                self._capabilities.learn(self.endpoint.host, mounts=True)
                 return True
             if response.status == 202:
                 self._uploads.keep(repository, digest, response)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ _JSON_NAMES = {
     "registrytoken": "registry_token",
 }
 _SECRET = frozenset({"password", "auth", "identity_token", "registry_token"})
+_TOKEN = re.compile(r"[\x21-\x7e]*")
 _TOKEN_USER = "<token>"  # a helper's user name that says: the password is an identity token
 
 
@@ -49,6 +51,7 @@ class AuthConfig:
             username, password = _decode(self.auth)
             object.__setattr__(self, "username", username)
             object.__setattr__(self, "password", password)
+        self._check()
         if ":" in self.username:
             raise CredentialsError("username: a user name holds no ':'")
         if self.username == _TOKEN_USER:
@@ -56,6 +59,16 @@ class AuthConfig:
                 object.__setattr__(self, "identity_token", self.password)
             object.__setattr__(self, "username", "")
             object.__setattr__(self, "password", "")
+
+    def _check(self) -> None:
+        for name, field in _JSON_NAMES.items():
+            value = getattr(self, field)
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                raise CredentialsError(f"{name}: it has half a character (a lone surrogate)")
+        if not _TOKEN.fullmatch(self.registry_token):  # it goes into a header as it is
+            raise CredentialsError(
+                "registrytoken: a token has no character such as a blank or the end of a line"
+            )
 
     def __repr__(self) -> str:
         shown = []

@@ -19,6 +19,7 @@ from .errors import (
     RegistryHTTPError,
     TLSError,
     UnreachableRegistryError,
+    show_url,
 )
 from .hosts import PUBLIC_NAMES, join_host_port, registry_host, split_host_port
 from .observe import Observer
@@ -227,13 +228,19 @@ class _Probe:
 
     def find(self, base: str, version: APIVersion | None) -> Endpoint:
         """The endpoint at ``base``, with the version that it turns out to speak."""
+        before = ""
         for candidate in (APIVersion.V2, APIVersion.V1) if version is None else (version,):
             try:
                 info, challenges = self.ask(base, candidate)
-            except ProtocolError:
+            except ProtocolError as error:
                 if version is None and candidate is APIVersion.V2:
+                    before = f"{error}; "
                     continue
-                raise
+                raise ProtocolError(f"{before}{error}") from None
+            except RegistryHTTPError as error:
+                if not before:
+                    raise
+                raise ProtocolError(f"{before}{error}", retryable=error.retryable) from None
             return Endpoint(
                 url=base,
                 version=candidate,
@@ -271,7 +278,7 @@ def _read_v2(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Chall
         if says_v2 or (not announced and (challenges or _json(body) is not None)):
             return RegistryInfo(version=announced), challenges
     raise ProtocolError(
-        f"{response.url}: there is no V2 registry (the answer is {response.status} "
+        f"{show_url(response.url)}: there is no V2 registry (the answer is {response.status} "
         f"{response.reason})"
     )
 
@@ -281,7 +288,7 @@ def _read_v1(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Chall
     announced = response.headers.get("X-Docker-Registry-Version")
     if response.status != 200 or (document is None and announced is None):
         raise ProtocolError(
-            f"{response.url}: there is no V1 registry (the answer is {response.status} "
+            f"{show_url(response.url)}: there is no V1 registry (the answer is {response.status} "
             f"{response.reason})"
         )
     version, standalone = announced or "", True

@@ -182,7 +182,7 @@ def test_realms_that_are_followed(realm: str, endpoint: str, url: str) -> None:
         ("https://[::ffff:10.0.0.1]/t", "https://r.example/v2/", "private network"),
         ("https://localhost/t", "https://r.example/v2/", "private network"),
         ("https://me:pw@a.example/t", "https://r.example/v2/", "credentials in its URL"),
-        ("file:///etc/passwd", "https://r.example/v2/", "not an http"),
+        ("file:///etc/passwd", "https://r.example/v2/", "no http or https URL"),
         ("", "https://r.example/v2/", "no realm"),
     ],
 )

@@ -185,6 +185,7 @@ class Authenticator:
             cancel=cancel,
             observer=observer,
             idempotent=True,
+            sealed=True,
         ) as response:
             if 200 <= response.status < 300:
                 return TokenAnswer(status=200, body=response.read(_ANSWER_LIMIT))

@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from ..challenge import Challenge
 from ..credentials import AuthConfig
 from ..errors import LoginRequiredError, ProtocolError, RegistryError, show_url
 from ..hosts import is_private_literal, origin
+from ..urls import follow
 
 __all__ = ["Token", "TokenAnswer", "TokenRequest", "check_realm", "token_flow"]
 
@@ -92,15 +93,17 @@ def check_realm(
     allow it for, and an address behind this side's router where the registry is not there
     itself. Raises `ProtocolError`.
     """
-    url = urljoin(endpoint_url, realm)
-    shown = show_url(url)
-    try:
-        scheme, host, port = origin(url)
-    except ValueError as error:
-        raise ProtocolError(f"the token server {shown!r} that was named: {error}") from None
     own_scheme, own_host, _ = origin(endpoint_url)
     if not realm:
         raise ProtocolError(f"{own_host}: a Bearer challenge names no realm")
+    url = follow(
+        endpoint_url,
+        realm,
+        f"{own_host}: the token server",
+        may_be_insecure=lambda host, port: True,  # said below, and more sharply
+    )
+    shown = show_url(url)
+    scheme, host, port = origin(url)
     if urlsplit(url).username is not None:
         raise ProtocolError(f"{own_host} names a token server with credentials in its URL")
     if scheme == "http" and (

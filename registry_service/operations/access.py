@@ -115,6 +115,7 @@ class Registries:
             observer=observer,
             ledger=self._ledger,
             capabilities=self.capabilities,
+            on_lost=lambda: self._lose(host),
         )
 
     def searcher(
@@ -131,7 +132,13 @@ class Registries:
             headers=access.headers,
             cancel=cancel,
             observer=observer,
+            on_lost=lambda: self._lose(where),
         )
+
+    def _lose(self, host: str) -> None:
+        """The registry is not where it was found: the next job looks anew."""
+        with self._lock:
+            self._endpoints.pop(host, None)
 
     def _authenticator(
         self,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
-from ..errors import LoginRequiredError
+from ..errors import InvalidReferenceError, LoginRequiredError
+from ..hosts import PUBLIC_REGISTRY, registry_host
 from ..observe import Observer
 from .access import Access, Registries, host_of
 
@@ -41,7 +42,11 @@ def login(
     address = auth.server_address or registries.settings.index_server
     host = host_of(address)
     client = registries.client(
-        host, Access(auth=auth, headers=headers), cancel=cancel, observer=observer, fresh=True
+        _where(address, host),
+        Access(auth=auth, headers=headers),
+        cancel=cancel,
+        observer=observer,
+        fresh=True,
     )
     if auth.empty and client.endpoint.challenges:
         raise LoginRequiredError(
@@ -51,3 +56,19 @@ def login(
     if not client.endpoint.challenges:
         return LoginResult(status=f"{SUCCEEDED}: {host} asks for no credentials")
     return LoginResult(status=SUCCEEDED)
+
+
+def _where(address: str, host: str) -> str:
+    """``host``, with the scheme of an address that has one. A version in its path is left out:
+    what is kept of old logins has ``/v1/``, whatever the registry speaks today.
+
+    Raises `InvalidReferenceError` for an address with any other path.
+    """
+    scheme, mark, rest = address.strip().rpartition("://")
+    _, _, path = rest.partition("/")
+    if path.strip("/").lower() not in ("", "v1", "v2"):
+        raise InvalidReferenceError(
+            f"{host}: after the host of a registry's address comes nothing, /v1/ or /v2/"
+        )
+    public = registry_host(host) == PUBLIC_REGISTRY
+    return host if public or not mark else f"{scheme}://{host}"

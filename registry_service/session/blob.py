@@ -49,5 +49,9 @@ class RemoteBlob:
         """
         return self._response.readinto(buffer)
 
+    def read(self, limit: int) -> bytes:
+        """All that follows. Raises `ProtocolError` for more than ``limit`` bytes."""
+        return self._response.read(limit)
+
     def close(self) -> None:
         self._response.close()

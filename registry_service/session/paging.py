@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urljoin
 
 from ..errors import ProtocolError, show_url
 from ..transport import Response, same_origin
+from ..urls import follow
 
 __all__ = ["next_page", "pages"]
 
@@ -18,13 +18,15 @@ _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
 
-def _as_it_is(url: str) -> str:
-    return url
+def _followed(response: Response, target: str) -> str:
+    return follow(response.url, target, f"{response.method} {show_url(response.url)}")
 
 
-def next_page(response: Response, at_home: Callable[[str], str] = _as_it_is) -> str | None:
-    """The URL of the page after this one, None at the last. ``at_home`` mends the URL of a
-    server that does not know its own scheme.
+def next_page(
+    response: Response, followed: Callable[[Response, str], str] = _followed
+) -> str | None:
+    """The URL of the page after this one, None at the last. ``followed`` makes the URL that
+    an answer names an absolute one.
 
     Raises `ProtocolError` for one at another origin: credentials would go there.
     """
@@ -34,7 +36,7 @@ def next_page(response: Response, at_home: Callable[[str], str] = _as_it_is) -> 
             relations = ((found[1] or found[2]) if found else "").lower().split()
             if "next" not in relations:
                 continue
-            url = at_home(urljoin(response.url, link[1]))
+            url = followed(response, link[1])
             if not same_origin(url, response.url):
                 raise ProtocolError(
                     f"{show_url(response.url)}: the next page is said to be at "
@@ -45,7 +47,10 @@ def next_page(response: Response, at_home: Callable[[str], str] = _as_it_is) -> 
 
 
 def pages(
-    url: str, key: str, get: Callable[[str], Response], at_home: Callable[[str], str] = _as_it_is
+    url: str,
+    key: str,
+    get: Callable[[str], Response],
+    followed: Callable[[Response, str], str] = _followed,
 ) -> Iterator[str]:
     """The texts in the list ``key`` of each page, from ``url`` on.
 
@@ -60,7 +65,7 @@ def pages(
         seen.add(following)
         with get(following) as response:
             document = _document(response)
-            following = next_page(response, at_home)
+            following = next_page(response, followed)
         items = document.get(key)
         if items is None:
             items = []

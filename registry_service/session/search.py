@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -96,6 +96,7 @@ class SearchClient:
         headers: Mapping[str, Sequence[str]] | None = None,
         cancel: Cancellation | None = None,
         observer: Observer | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         if endpoint.host in PUBLIC_NAMES and endpoint.version is APIVersion.V2:
             root = transport.settings.index_server
@@ -114,6 +115,7 @@ class SearchClient:
             headers=headers,
             cancel=cancel,
             observer=observer,
+            on_lost=on_lost,
         )
         self._catalog = (
             V2Client(
@@ -123,6 +125,7 @@ class SearchClient:
                 headers=headers,
                 cancel=cancel,
                 observer=observer,
+                on_lost=on_lost,
             )
             if endpoint.version is APIVersion.V2
             else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,8 +13,15 @@ from ..cancel import Cancellation
 from ..capabilities import CapabilityTable
 from ..challenge import parse_challenges
 from ..endpoint import Endpoint
+from ..errors import (
+    ConnectionBrokenError,
+    LoginRequiredError,
+    UnreachableRegistryError,
+    show_url,
+)
 from ..observe import Observer
 from ..transport import Body, Response, Transport, same_origin
+from ..urls import follow
 
 __all__ = ["Sender"]
 
@@ -28,7 +35,8 @@ class Sender:
 
     ``headers`` are the caller's own: a map of names to lists of values. They go to the
     registry's origin only, as the authorization does; an ``Authorization`` among them is
-    sent in place of the authenticator's.
+    sent in place of the authenticator's. ``on_lost`` is called when the registry is no longer
+    where it was.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class Sender:
         cancel: Cancellation | None = None,
         observer: Observer | None = None,
         capabilities: CapabilityTable | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         self.endpoint = endpoint
         self.transport = transport
@@ -48,6 +57,7 @@ class Sender:
         self.cancel = cancel or Cancellation()
         self.observer = observer or Observer()
         self._capabilities = capabilities
+        self._on_lost = on_lost
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
@@ -93,11 +103,18 @@ class Sender:
         first = authorization
         if asks:
             first = self.authenticator.authorize(scopes, cancel, self.observer) or first
-        response = request(first if own else None)
+        try:
+            response = request(first if own else None)
+        except (UnreachableRegistryError, ConnectionBrokenError):
+            if own:
+                self._on_lost()
+            raise
         self._warn(response)
         self._quota(response)
         if response.status != 401:
             return response
+        if own and self._authorized:
+            raise self._header_refused(response)
         if not asks or not same_origin(response.url, self.endpoint.url):
             raise self.authenticator.refused(scopes, response.errors())
         challenges = parse_challenges(response.header_values("WWW-Authenticate"))
@@ -107,6 +124,14 @@ class Sender:
         if response.status == 401:
             raise self.authenticator.refused(scopes, response.errors())
         return response
+
+    def _header_refused(self, response: Response) -> LoginRequiredError:
+        said = "; ".join(text for error in response.errors() if (text := str(error)))
+        host = self.endpoint.host
+        return LoginRequiredError(
+            f"{host} refuses the Authorization header that it was sent{f' ({said})' * bool(said)}",
+            host=host,
+        )
 
     def _warn(self, response: Response) -> None:
         """Pass on what the registry warns of (code 299), once for each text."""
@@ -142,6 +167,20 @@ class Sender:
         if parts.scheme == "http" and home.scheme == "https" and parts.netloc == home.netloc:
             return urlunsplit(("https", *parts[1:]))
         return url
+
+    def follow(self, response: Response, target: str) -> str:
+        """Where ``target``, which an answer of the registry names, is: absolute, relative,
+        without a scheme. Raises `ProtocolError`."""
+        base = response.url
+        what = f"{response.method} {show_url(base)}"
+        # Joined first: what is at home may be named with the wrong scheme.
+        url = follow(base, target, what, may_be_insecure=lambda host, port: True)
+        return follow(
+            base,
+            self.at_home(url),
+            what,
+            may_be_insecure=self.transport.settings.may_be_insecure,
+        )
 
     def _merged(self, headers: Mapping[str, str] | None, own: bool) -> dict[str, str]:
         protocol = dict(headers or {})

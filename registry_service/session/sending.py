@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from ..auth.scope import repository as scope
 from ..capabilities import CapabilityTable
@@ -319,7 +319,7 @@ def location_of(response: Response, repository: str, sender: Sender) -> str:
             f"{response.method} {show_url(response.url)}: the upload of {repository} was "
             "opened without a Location"
         )
-    return sender.at_home(urljoin(response.url, location))
+    return sender.follow(response, location)
 
 
 def with_digest(location: str, digest: str) -> str:

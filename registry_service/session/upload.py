@@ -137,7 +137,7 @@ class Uploads:
                     wait = policy.wait(attempt, asked, random.random())
                 if wait is None:
                     raise
-                if isinstance(error, DigestMismatchError) or _is_lost(error):
+                if isinstance(error, DigestMismatchError) or _is_lost(error) or _is_wrong(error):
                     self._give_up(sending)
                 attempt += 1
                 self._sender.observer.log(
@@ -193,11 +193,17 @@ def _is_lost(error: RegistryError) -> bool:
     return isinstance(error, RegistryHTTPError) and error.http_status in _LOST
 
 
+def _is_wrong(error: RegistryError) -> bool:
+    return isinstance(error, RegistryHTTPError) and error.has("DIGEST_INVALID")
+
+
 def _passing(error: RegistryError, failures: int) -> bool:
     if failures >= _FAILURES:
         return False
     if isinstance(error, RegistryHTTPError):
-        return error.retryable or error.http_status in _LOST
+        # What a byte that was changed on the way looks like, once; twice, it is what was read.
+        once = _is_wrong(error) and failures == 1
+        return error.retryable or error.http_status in _LOST or once
     if error.code == "upload":
         return True
     kinds = (ConnectionBrokenError, DigestMismatchError, UnreachableRegistryError)

@@ -69,6 +69,7 @@ class V2Client:
         observer: Observer | None = None,
         ledger: Ledger | None = None,
         capabilities: CapabilityTable | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         if endpoint.version is not APIVersion.V2:
             raise ProtocolError(f"{endpoint.host} speaks the V1 protocol only")
@@ -81,6 +82,7 @@ class V2Client:
             cancel=cancel,
             observer=observer,
             capabilities=capabilities,
+            on_lost=on_lost,
         )
         self._base = endpoint.version_string(APIVersion.V2)
         self._capabilities = capabilities or CapabilityTable()
@@ -216,7 +218,7 @@ class V2Client:
             self._capabilities.learn(self.endpoint.host, ranges=response.status == 206)
         if response.status == 206:
             start = range_start(response.headers.get("Content-Range"))
-            if offset and start == offset:
+            if start == offset and (offset or _is_whole(response)):
                 return RemoteBlob(response, offset)
             # A part, and not the one that was asked for: then rather the whole.
             response.close()
@@ -234,13 +236,8 @@ class V2Client:
             raise ProtocolError(
                 f"{descriptor.digest} has {descriptor.size} bytes; {limit} are allowed"
             )
-        response = self._open(repository, descriptor.digest, {}, None)
-        with response:
-            if response.status == 404:
-                raise self._absent(response, f"blob {self._name(repository, descriptor.digest)}")
-            if response.status != 200:
-                raise response.error()
-            raw = response.read(limit)
+        with self.open_blob(repository, descriptor.digest) as blob:
+            raw = blob.read(limit)
         actual = Digest.of(raw, descriptor.digest.algorithm)
         if actual != descriptor.digest:
             raise DigestMismatchError(
@@ -316,7 +313,7 @@ class V2Client:
                 raise response.error()
             return response
 
-        return pages(first, key, get, self._sender.at_home)
+        return pages(first, key, get, self._sender.follow)
 
     # helpers
 
@@ -385,6 +382,12 @@ def _described(response: Response, reference: str | Digest) -> Descriptor | None
     if digest is None or not size or kind not in MANIFEST_TYPES:
         return None
     return Descriptor(media_type=kind, digest=digest, size=size)
+
+
+def _is_whole(response: Response) -> bool:
+    """Whether a part that nobody asked for is all there is."""
+    _, _, total = response.headers.get("Content-Range", "").rpartition("/")
+    return response.length is not None and total.strip() == str(response.length)
 
 
 def _number(text: str | None) -> int | None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
-from urllib.parse import urldefrag, urljoin, urlsplit
 
 import urllib3.exceptions
 
@@ -19,6 +18,7 @@ from ..errors import ProtocolError, RegistryError, show_url
 from ..hosts import origin
 from ..observe import Observer
 from ..settings import RegistrySettings
+from ..urls import follow
 from .body import Body
 from .connection import Adapter
 from .exchange import Exchange, current_exchange
@@ -48,6 +48,7 @@ class _Request:
     url: str
     headers: Mapping[str, str]
     body: Body | None
+    sealed: bool
     connect: float
     read: float
     total: float | None
@@ -121,14 +122,16 @@ class Transport:
         redirects: bool = True,
         patient: bool = False,
         probe: bool = False,
+        sealed: bool = False,
     ) -> Response:
         """Send a request; the answer, whatever its status, has its body still unread.
 
         ``idempotent`` says whether a request of which it is not known whether it arrived may
         be sent again (default: GET and HEAD). ``patient`` gives the server the time that the
         last byte of an upload may cost it; ``probe`` makes the first failure to get an answer
-        stand. Redirects are followed with the same method, GET
-        for 303; ``Authorization`` goes along within one origin only.
+        stand; ``sealed`` says that the body holds credentials. Redirects are followed with the
+        same method, GET for 303; ``Authorization`` and a sealed body go along within one origin
+        only.
 
         Raises `UnreachableRegistryError`, `TLSError`, `ConnectionBrokenError`,
         `RegistryTimeoutError`, `ProtocolError`, `CancelledError`.
@@ -141,6 +144,7 @@ class Transport:
             url=url.partition("#")[0],
             headers={**self._headers, **(headers or {})},
             body=Body.of(body) if isinstance(body, bytes) else body,
+            sealed=sealed,
             connect=connect,
             read=read,
             total=total,
@@ -152,7 +156,9 @@ class Transport:
         )
         for _ in range(_REDIRECTS + 1):
             response = self._try(request, policy, safe, probe, cancel, observer)
-            following = _redirected(request, response) if redirects else None
+            following = None
+            if redirects:
+                following = _redirected(request, response, self.settings.may_be_insecure)
             if following is None:
                 return response
             response.close()
@@ -266,27 +272,31 @@ class Transport:
             self._exchanges.discard(exchange)
 
 
-def _redirected(request: _Request, response: Response) -> _Request | None:
+def _redirected(
+    request: _Request, response: Response, may_be_insecure: Callable[[str, int | None], bool]
+) -> _Request | None:
     """The request that a redirect asks for, or None where the answer is none."""
     if response.status not in (301, 302, 303, 307, 308):
         return None
     location = response.headers.get("Location")
     if not location:
         return None
-    url = urldefrag(urljoin(response.url, location)).url
-    parts = urlsplit(url)
-    try:
-        origin(url)
-    except ValueError:
-        raise ProtocolError(
-            f"{request.method} {show_url(request.url)}: redirected to "
-            f"{parts.scheme or 'nothing'}:, which is not followed"
-        ) from None
+    url = follow(
+        response.url,
+        location,
+        f"{request.method} {show_url(request.url)}: a redirect",
+        may_be_insecure=may_be_insecure,
+    )
     method, body = request.method, request.body
     if response.status == 303 and method != "HEAD":
         method, body = "GET", None
     headers = request.headers
     if not same_origin(url, request.url):
+        if request.sealed and body is not None:
+            raise ProtocolError(
+                f"{request.method} {show_url(request.url)}: redirected to {show_url(url)}, another "
+                "server, to which the credentials in the request do not go"
+            )
         # What a presigned URL needs is in it; a second way to authenticate is refused there.
         headers = {
             name: value

@@ -159,6 +159,9 @@ class Response:
 
         Raises `CancelledError` only: a body that cannot be read says nothing.
         """
+        if 200 <= self.status < 300:  # then it is content, and no words
+            self.close()
+            return ()
         try:
             return _server_errors(self.read(ERROR_BODY_LIMIT))
         except (ConnectionBrokenError, ProtocolError):

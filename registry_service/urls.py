@@ -1,0 +1,50 @@
+"""URLs that a server names: made absolute, and looked at before anything goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+from .errors import ProtocolError, show_url
+from .hosts import origin
+
+__all__ = ["follow"]
+
+
+def _never(host: str, port: int | None) -> bool:
+    return False
+
+
+def follow(
+    base: str,
+    target: str,
+    what: str,
+    *,
+    may_be_insecure: Callable[[str, int | None], bool] = _never,
+) -> str:
+    """``target``, which the server at ``base`` named, as an absolute URL without a fragment.
+
+    ``what`` says in an error what it is of, such as ``GET https://h/v2/``. Raises
+    `ProtocolError` for one that is malformed or neither http nor https, and for plain http
+    after https at a host that ``may_be_insecure`` (host, port) does not allow it for: what is
+    sent and fetched there could be read and changed on the way.
+    """
+    try:
+        url = urldefrag(urljoin(base, target)).url
+        scheme, host, _ = origin(url)
+        port = urlsplit(url).port
+    except ValueError:
+        raise ProtocolError(
+            f"{what}: the server names {_shown(target)}, which is no http or https URL"
+        ) from None
+    if scheme == "http" and urlsplit(base).scheme == "https" and not may_be_insecure(host, port):
+        raise ProtocolError(
+            f"{what}: the server names {show_url(url)}, which is plain http after https; that is "
+            "refused, unless the host is in insecure_hosts"
+        )
+    return url
+
+
+def _shown(target: str) -> str:
+    shown = show_url(target)
+    return repr(shown if len(shown) <= 200 else f"{shown[:200]}…")

@@ -22,7 +22,7 @@ import zmq
 from .endpoints import Endpoint
 from .errors import ConfigError, EngineError, NotAllowedError
 
-__all__ = ["Listener", "check_allowed", "principal_of"]
+__all__ = ["Listener", "check_allowed", "descriptor_of", "principal_of"]
 
 _BACKLOG = 512
 
@@ -39,6 +39,8 @@ class Listener:
     ) -> None:
         self.socket = socket
         self.endpoint = endpoint
+        #: What the accepted sockets have as their own end: the path, or the port.
+        self.local: object = str(path) if path else int(endpoint.rpartition(":")[2])
         self._path = path
         self._inode = None if path is None else path.stat().st_ino
         self._lock = lock
@@ -96,6 +98,15 @@ def check_allowed(endpoint: Endpoint, *, open_tcp: bool) -> None:
             f"{endpoint}: an open port lets everyone who reaches it run jobs; where that is "
             "wanted, set security.open_tcp = true"
         )
+
+
+def descriptor_of(frame: zmq.Frame) -> int | None:
+    """The descriptor of the connection that a frame came from; None where ZeroMQ does not say."""
+    try:
+        found = frame.get(zmq.SRCFD)
+    except (zmq.ZMQError, ValueError):
+        return None
+    return found if isinstance(found, int) and found >= 0 else None
 
 
 def principal_of(frame: zmq.Frame) -> str:

@@ -71,6 +71,11 @@ class Server:
         """How many clients are connected."""
         return 0 if self._sessions is None else len(self._sessions)
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are, with those that have not greeted yet."""
+        return 0 if self._sessions is None else len(self._sessions.connections)
+
     def start(self) -> None:
         """Bind every endpoint, or none. Raises `ConfigError` or `EngineError`."""
         self._context = zmq.Context()
@@ -83,12 +88,19 @@ class Server:
             self._release(0)
             self._loop = None
             raise
-        sessions = Sessions(self._dispatcher, self.settings, self._terms, self._loop)
+        sessions = Sessions(
+            self._dispatcher,
+            self.settings,
+            self._terms,
+            self._loop,
+            monitors=self._monitors,
+            addresses=frozenset(listener.local for listener in self._listeners),
+        )
         self._sessions = sessions
         for listener in self._listeners:
             self._loop.add(listener.socket, partial(sessions.readable, listener))
         for monitor in self._monitors:
-            self._loop.add(monitor, partial(sessions.disconnected, monitor))
+            self._loop.add(monitor, sessions.told)
         self._loop.start()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -135,7 +147,8 @@ class Server:
             router.setsockopt(zmq.TCP_KEEPALIVE, 1)
             router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
             router.setsockopt(zmq.IPV6, 1 if endpoint.host.startswith("[") else 0)
-            self._monitors.append(router.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+            told = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+            self._monitors.append(router.get_monitor_socket(told))
             self._listeners.append(Listener.open(router, endpoint, open_tcp=settings.open_tcp))
         except BaseException:
             router.disable_monitor()
@@ -160,10 +173,12 @@ class Server:
         return {
             "server.endpoints": list(self.endpoints),
             "server.sessions": self.sessions,
+            "server.connections": self.connections,
             "server.protocol": f"EJP/{major}.{minor}",
             "server.features": list(FEATURES),
             "server.heartbeat": self.settings.heartbeat,
             "limits.sessions": self.settings.sessions,
+            "limits.connections": self.settings.connections,
             "limits.jobs_per_session": self.settings.jobs_per_session,
             **{f"limits.{name}": most for name, most in self.settings.limits.to_map().items()},
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
+import struct
 import threading
 import time
 from collections import deque
@@ -17,10 +18,11 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
+from .connections import Connections, shut_down
 from .dispatch import Dispatcher, Submission, Task
 from .errors import ConnectionLostError, EngineError, LimitError, NotAllowedError
 from .frames import readable, receive_rest, send
-from .listening import Listener, principal_of
+from .listening import Listener, descriptor_of, principal_of
 from .loop import Loop, Timer
 from .output import Reader
 from .wire.codec import PROGRESS_ITEMS, MessageError, decode, encode, encode_progress
@@ -35,14 +37,16 @@ _log = logging.getLogger("engine.server")
 _TURN = 64  # messages taken from a socket, or sent of one job, before others have their turn
 _TURN_BYTES = 1024 * 1024
 _FIRST_RETRY, _LAST_RETRY = 0.002, 0.1  # seconds between attempts at a full pipe
-_PROBE_SECONDS = 1.0  # at most so often is everyone asked for a sign after a disconnect
+_LAST_WORDS = 0.02  # seconds from a connection's end to its session's
+_EVENT = struct.Struct("=Hi")  # what a monitor tells: the event and a value, here a descriptor
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """How a server treats its clients. Times in seconds.
 
-    ``open_tcp`` allows ports that anyone can use. ``sessions`` bounds the clients,
+    ``open_tcp`` allows ports that anyone can use. ``handshake`` is what a new connection has
+    to say what it is. ``sessions`` bounds the clients,
     ``jobs_per_session`` what one of them may follow at a time. ``send_queue`` is the messages
     that ZeroMQ holds for a client, ``outbox`` the bytes that are held beyond these before the
     session is ended. ``authorise`` is asked with the principal and the job's name.
@@ -67,6 +71,12 @@ class ServerSettings:
         if self.handshake <= 0 or not 0 <= self.linger <= 60:
             raise ValueError("handshake is above 0, linger from 0 to 60 seconds")
 
+    @property
+    def connections(self) -> int:
+        """How many connections there may be: those of the sessions, and some that are still to
+        greet, or are on their way out."""
+        return self.sessions + 64
+
 
 class _Follower:
     """One job's reader for one session. Owned by the I/O thread."""
@@ -85,12 +95,15 @@ class _Follower:
 class _Session:
     """One client. Owned by the I/O thread."""
 
-    __slots__ = ("bound", "conn", "followers", "listener", "outbox", "outbox_size", "retry",
-                 "retry_timer", "rid")  # fmt: skip
+    __slots__ = ("bound", "conn", "descriptor", "followers", "listener", "outbox", "outbox_size",
+                 "retry", "retry_timer", "rid")  # fmt: skip
 
-    def __init__(self, listener: Listener, rid: bytes, conn: ServerConnection) -> None:
+    def __init__(
+        self, listener: Listener, rid: bytes, conn: ServerConnection, descriptor: int | None
+    ) -> None:
         self.listener = listener
         self.rid = rid
+        self.descriptor = descriptor
         self.conn = conn
         self.outbox: deque[Sequence[bytes]] = deque()
         self.outbox_size = 0
@@ -104,17 +117,26 @@ class Sessions:
     """Every client of a server. All methods belong to the loop's thread, but for ``len``."""
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: ServerSettings, terms: Terms, loop: Loop
+        self,
+        dispatcher: Dispatcher,
+        settings: ServerSettings,
+        terms: Terms,
+        loop: Loop,
+        *,
+        monitors: Sequence[zmq.Socket[bytes]],
+        addresses: frozenset[object],
     ) -> None:
         self.settings = settings
+        self.connections = Connections(settings.connections, settings.handshake)
         self.quiet = threading.Event()  # after `begin_close`: nothing is left to be sent
         self._dispatcher = dispatcher
         self._terms = terms
         self._loop = loop
+        self._monitors = monitors
+        self._addresses = addresses
         self._sessions: dict[tuple[str, bytes], _Session] = {}
+        self._descriptors: dict[int, _Session] = {}
         self._draining: tuple[str, float | None] | None = None
-        self._probed = 0.0
-        self._probing = False
         self._closing = False
         loop.at(time.monotonic() + self._tick_seconds, self._tick)
 
@@ -144,6 +166,8 @@ class Sessions:
         socket = listener.socket
         frame = socket.recv(copy=False)
         frames = receive_rest(socket, frame.bytes, self.settings.limits.frames)
+        self.told()  # of the end of an earlier connection that had the same descriptor
+        descriptor = descriptor_of(frame)
         try:
             principal = principal_of(frame)
             if rid[:1] != b"\0":  # a chosen one could be taken for another client's
@@ -160,13 +184,16 @@ class Sessions:
         conn = ServerConnection(
             self._terms, token=secrets.token_hex(16), principal=principal, now=now
         )
-        session = _Session(listener, rid, conn)
+        session = _Session(listener, rid, conn, descriptor)
         if refusal is not None:
             conn.close(refusal)
         else:
             self._feed(conn, frames, now)
         if conn.open:
             self._sessions[listener.endpoint, rid] = session
+            if descriptor is not None:
+                self._descriptors[descriptor] = session
+                self.connections.greeted(descriptor)
             if self._draining is not None:
                 conn.drain(*self._draining)
         self._deliver(session)
@@ -422,6 +449,10 @@ class Sessions:
             session.retry_timer.cancel()
         session.outbox.clear()
         session.outbox_size = 0
+        descriptor = session.descriptor
+        if descriptor is not None and self._descriptors.get(descriptor) is session:
+            del self._descriptors[descriptor]
+            self.connections.parted(descriptor, time.monotonic())
         for job in tuple(session.followers):
             self._unfollow(session, job)
         for task in session.bound.values():
@@ -432,12 +463,13 @@ class Sessions:
 
     @property
     def _tick_seconds(self) -> float:
-        return min(1.0, self.settings.heartbeat / 4)
+        return min(1.0, self.settings.heartbeat / 4, self.settings.handshake / 2)
 
     def _tick(self) -> None:
         """Pings that are due, and sessions that are dead."""
         now = time.monotonic()
         self._loop.at(now + self._tick_seconds, self._tick)
+        self._hurry(now)
         for session in tuple(self._sessions.values()):
             if session.conn.due > now:
                 continue
@@ -448,27 +480,37 @@ class Sessions:
             else:
                 self._deliver(session)
 
-    def disconnected(self, monitor: zmq.Socket[bytes]) -> None:
-        """Somebody's connection ended. ZeroMQ does not say whose, but it refuses to send to
-        who is gone: so everyone is asked for a sign of life, at most once a second."""
-        while True:
-            try:
-                monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-        if self._probing or self._closing:
-            return
-        self._probing = True
-        now = time.monotonic()
-        self._loop.at(max(now + 0.02, self._probed + _PROBE_SECONDS), self._probe)
+    def told(self) -> None:
+        """Take in what the monitors tell: who connected, and whose connection ended."""
+        for monitor in self._monitors:
+            while True:
+                try:
+                    event, _ = monitor.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                kind, descriptor = _EVENT.unpack(event)
+                if kind == zmq.EVENT_ACCEPTED:
+                    self._connected(descriptor)
+                else:
+                    self._disconnected(descriptor)
 
-    def _probe(self) -> None:
-        self._probing = False
-        self._probed = time.monotonic()
-        for session in tuple(self._sessions.values()):
-            if not session.outbox:
-                session.conn.probe()
-                self._deliver(session)
+    def _connected(self, descriptor: int) -> None:
+        if not self.connections.accepted(descriptor, time.monotonic()):
+            _log.warning("a connection was refused: there are %d", len(self.connections))
+            shut_down(descriptor, self._addresses)
+
+    def _disconnected(self, descriptor: int) -> None:
+        self.connections.ended(descriptor)
+        session = self._descriptors.pop(descriptor, None)
+        if session is not None:  # what it said last may not be read yet
+            when = time.monotonic() + _LAST_WORDS
+            self._loop.at(when, lambda: self._end(session, "its client is gone"))
+
+    def _hurry(self, now: float) -> None:
+        """Shut down the connections that have been silent for too long."""
+        for descriptor in self.connections.overdue(now):
+            _log.info("a connection was ended: it did not say what it is in time")
+            shut_down(descriptor, self._addresses)
 
     # the end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -17,6 +18,7 @@ from support_server import Daemon, directory, serving, until
 
 from engine import Engine, EngineError
 from engine.client import Client
+from engine.connections import Connections, shut_down
 from engine.dispatch import Dispatcher, Submission
 from engine.endpoints import Endpoint, reach
 from engine.errors import ConfigError, NotAllowedError, UnreachableError
@@ -620,3 +622,74 @@ def test_the_encoder_of_the_dispatcher_is_the_codecs() -> None:
         assert tuple(entry.frames) == encode_record(task.id, 1, output.record)
         assert output.size == entry.size
         daemon.stop()
+
+
+# connections that are none
+
+
+def test_a_connection_that_does_not_greet_is_ended() -> None:
+    with serving(ServerSettings(handshake=0.2)) as daemon, zmq.Context() as context:
+        silent = [context.socket(zmq.DEALER) for _ in range(5)]
+        monitors = [one.get_monitor_socket(zmq.EVENT_DISCONNECTED) for one in silent]
+        try:
+            for one in silent:
+                one.setsockopt(zmq.RECONNECT_IVL, -1)
+                one.connect(daemon.endpoint)
+            for monitor in monitors:
+                assert monitor.poll(5000), "the connection was kept"
+            until(lambda: daemon.server.connections == 0)
+            with Client(daemon.endpoint) as client:
+                client.run("empty").wait()
+                threading.Event().wait(0.5)  # longer than a stranger may be silent
+                assert client.run("empty").wait().status == 0
+        finally:
+            for one in silent:
+                one.disable_monitor()
+                one.close(linger=0)
+            for monitor in monitors:
+                monitor.close(linger=0)
+
+
+def test_connections_are_bounded() -> None:
+    settings = ServerSettings(handshake=30, sessions=1)
+    with (
+        serving(settings) as daemon,
+        Client(daemon.endpoint) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(settings.connections + 50):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            one.settimeout(5)
+            one.connect(str(daemon.path))
+        until(lambda: daemon.server.connections == settings.connections)
+        assert client.run("empty").wait().status == 0
+        stack.close()
+        until(lambda: daemon.server.connections == 1)
+
+
+def test_the_descriptor_of_another_file_is_left_alone(tmp_path: Path) -> None:
+    one, other = socket.socketpair()
+    with one, other, (tmp_path / "file").open("w") as file:
+        assert not shut_down(one.fileno(), {"/somewhere/else"})
+        assert not shut_down(file.fileno(), {"/somewhere/else"})
+        assert not shut_down(10_000, {"/somewhere/else"})
+        one.send(b"x")
+        assert other.recv(1) == b"x"
+
+
+def test_what_is_noted_of_connections() -> None:
+    noted = Connections(2, 1.0)
+    assert noted.accepted(5, 0.0)
+    assert noted.accepted(6, 0.5)
+    assert not noted.accepted(7, 0.5)
+    noted.greeted(5)
+    assert noted.overdue(1.4) == []
+    assert noted.overdue(1.5) == [6]
+    assert noted.overdue(9.0) == []
+    noted.parted(5, 10.0)
+    assert noted.overdue(11.0) == [5]
+    assert len(noted) == 0
+    noted.ended(5)
+    assert noted.accepted(5, 20.0)
+    assert noted.accepted(5, 21.0)  # the end of the first was not told
+    assert len(noted) == 1

@@ -367,6 +367,7 @@ class AsyncRun:
         self._followed = followed
         self._credits = Credits(client.window)
         self._owed = 0
+        self._accept_until = asyncio.get_running_loop().time() + client._timeout
         self._error: EngineError | None = None
         self._closed = False
         self.id = ""
@@ -401,7 +402,17 @@ class AsyncRun:
         while not self.id:
             if self._error is not None:
                 raise self._error
-            item = await self._mailbox.get()
+            try:
+                async with asyncio.timeout_at(self._accept_until):
+                    item = await self._mailbox.get()
+            except TimeoutError:
+                self.cancel("its client did not wait")
+                self.close()
+                self._error = ConnectionLostError(
+                    f"the engine did not accept {self._followed.request.name} within "
+                    f"{self._client._timeout:g} s"
+                )
+                raise self._error from None
             if isinstance(item, AcceptedEvent):
                 self.id, self.existed = item.job, item.existed
             elif isinstance(item, EngineError):

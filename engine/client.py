@@ -313,7 +313,8 @@ class Client:
 
         Raises `UnknownJobError`, `UsageError`, `NotAllowedError`, `ConflictError`,
         `LimitError` or `ShuttingDownError` as the engine answers, `ConnectionLostError`, or
-        `UnreachableError`.
+        `UnreachableError`. A job whose acceptance did not come in time may run all the same:
+        with a ``key`` it is safe to submit it again.
         """
         request = Request(
             name=job,

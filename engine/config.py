@@ -21,6 +21,7 @@ import msgspec
 from .endpoints import Endpoint
 from .errors import ConfigError
 from .paths import default_state_dir, endpoint_in
+from .wire.peer import SHORTEST_HEARTBEAT
 
 __all__ = [
     "DEFAULT_FILE",
@@ -77,7 +78,7 @@ class WireSection(_Section, frozen=True, kw_only=True):
     """The times of a connection, in seconds."""
 
     handshake_timeout: _Seconds = 3.0
-    heartbeat_interval: _Seconds = 10.0
+    heartbeat_interval: Annotated[float, msgspec.Meta(ge=SHORTEST_HEARTBEAT, le=3600)] = 10.0
     heartbeat_misses: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     linger: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
     send_queue: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256
@@ -155,11 +156,13 @@ def load(
         config, found = Config(), None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    return _override(
+    config = _override(
         config,
         state_dir=state_dir or environ.get("ENGINE_STATE_DIR", ""),
         listen=tuple(listen) or tuple(environ.get("ENGINE_LISTEN", "").split()),
-    ), found
+    )
+    _check_once(config.engine.listen)
+    return config, found
 
 
 def parse(content: bytes, *, source: str) -> Config:
@@ -216,6 +219,14 @@ def _check_words(config: Config) -> None:
             Endpoint.parse(endpoint)
         except ConfigError as error:
             raise ValueError(f"engine.listen[{place}]: {error}") from None
+
+
+def _check_once(endpoints: Sequence[str]) -> None:
+    """Raise `ConfigError` where an endpoint stands twice; any free port is another each time."""
+    for place, text in enumerate(endpoints):
+        endpoint = Endpoint.parse(text)
+        if text in endpoints[:place] and (endpoint.scheme != "tcp" or endpoint.port):
+            raise ConfigError(f"the endpoint {text} is named twice")
 
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import sys
 import threading
@@ -234,6 +235,30 @@ def server_settings(config: Config) -> ServerSettings:
     )
 
 
+def fit_open_files(config: Config) -> Config:
+    """Let the process open as many files as it may; fewer sessions where that is not enough.
+
+    ZeroMQ ends the process when it has no descriptor for a connection.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _ENOUGH_FILES if most == resource.RLIM_INFINITY else most
+    wanted = server_settings(config).connections + _OWN_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(allowed, max(wanted, _ENOUGH_FILES)), most))
+    if wanted <= allowed:
+        return config
+    fitting = config.limits.sessions - (wanted - allowed)
+    if fitting < 1:
+        raise EngineError(
+            f"{allowed} open files are too few for a daemon; raise the limit (ulimit -n)"
+        )
+    _log.warning("fewer sessions than configured, for want of open files", sessions=fitting)
+    limits = msgspec.structs.replace(config.limits, sessions=fitting)
+    return msgspec.structs.replace(config, limits=limits)
+
+
+#: Files that the daemon itself may have open: transfers, connections to registries, the store.
+_OWN_FILES = 320
+_ENOUGH_FILES = 65_536
 _LIVE = frozenset({"log.level", "limits.output_quota", "limits.jobs_per_principal"})
 
 
@@ -292,6 +317,7 @@ def _run(
     reread: Callable[[], Config],
     environ: Mapping[str, str],
 ) -> int:
+    config = fit_open_files(config)
     daemon = Daemon(config, state_dir=state_dir, file=file)
     endpoints = daemon.start()
     with contextlib.suppress(OSError):  # who started the daemon need not listen to it

@@ -193,7 +193,8 @@ class Dispatcher:
             if self._draining:
                 raise refused()
             count = self._counts.get(submission.principal, 0)
-            if count >= self.most:
+            asks = spec is not None and not spec.journalled  # who is over the limit may look
+            if count >= self.most and not asks:
                 raise LimitError(
                     f"{count} jobs of {submission.principal or 'this principal'} are in flight, "
                     "and no more are allowed; wait for some to end",
@@ -367,17 +368,19 @@ class Dispatcher:
             self._draining = True
             done = self._idle.wait_for(lambda: not self._tasks, grace)
         if not done:
-            for task in self.tasks():
-                self._stop(task, ShuttingDownError("the engine shut down before the job was done"))
+            self.hasten()
             with self._mutex:
                 done = self._idle.wait_for(lambda: not self._tasks, stop)
         self._timer.close()
         return done
 
     def hasten(self) -> None:
-        """Cancel all that is in flight: a drain that waits then ends soon."""
-        for task in self.tasks():
-            self._stop(task, ShuttingDownError("the engine shut down before the job was done"))
+        """Cancel all that is in flight: a drain that waits then ends soon. What waits goes
+        first, or it would begin in the place of what is stopped."""
+        error = ShuttingDownError("the engine shut down before the job was done")
+        for act in (self._withdraw, self._stop):
+            for task in self.tasks():
+                act(task, error)
 
     # telling
 

@@ -6,6 +6,7 @@ here waits, but for `connect`, which a thread that may wait calls before it hand
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -81,21 +82,23 @@ class Link:
     def disconnected(self) -> list[Event]:
         """Whether the monitor tells of the connection's end: then all that had arrived, and
         the loss."""
-        gone = False
+        told = []
         while True:
             try:
-                self.monitor.recv_multipart(zmq.NOBLOCK)
+                event, _ = self.monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            gone = True
-        if not gone:
+            told.append(int.from_bytes(event[:2], sys.byteorder))
+        if not told:
             return []
         events: list[Event] = []
         more = True
         while more:
             arrived, more = self.receive()
             events += arrived
-        return events + self.conn.lost(ConnectionLostError("the engine closed the connection"))
+        silent = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL in told and not self.conn.open
+        problem = "nobody answered" if silent else "the engine closed the connection"
+        return events + self.conn.lost(ConnectionLostError(problem))
 
     def submit(self, message: Submit, frames: Sequence[bytes]) -> None:
         """Submit a job, in frames that were made and checked before."""

@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
+from .status import Status
+
 if TYPE_CHECKING:
     from .dispatch import Task
 
@@ -85,6 +87,8 @@ def task_events(task: Task, event: str, fields: Mapping[str, Any]) -> None:
         level = _LEVELS.get(str(told.pop("level", "info")), logging.INFO)
         log.log(level, str(told.pop("text", "")), **told)
     elif event == "ended" and told.get("status"):
+        if told["status"] in _REPEATS:  # its words are mostly those of who asked
+            told.pop("error", None)
         log.warning("ended", **told)
     elif event == "started" or _is_query(task):
         log.debug(event, **told)
@@ -103,6 +107,7 @@ def _free(key: str) -> str:
     return f"{key}_" if key in _RESERVED else key
 
 
+_REPEATS = frozenset({Status.USAGE, Status.UNKNOWN_JOB})
 _RESERVED = frozenset(
     {"event", "job", "name", "logger", "timestamp", "exc_info", "stack_info", "extra"}
 )

@@ -26,6 +26,9 @@ class SignalPipe:
 
     After the block their handlers are what they were before, or, where the process ``ends``
     with it, the signals are ignored: a late one must not make another end of an orderly one.
+    A signal that was ignored before (by ``nohup``, or by a shell for what it runs in the
+    background) stays so, unless the process ends with the block: who waits for a signal as its
+    way to end must hear it.
     """
 
     def __init__(self, kinds: Iterable[signal.Signals], *, ends: bool = False) -> None:
@@ -38,7 +41,11 @@ class SignalPipe:
     def __enter__(self) -> SignalPipe:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._before = {kind: signal.signal(kind, _ignore) for kind in self._kinds}
+        self._before = {
+            kind: signal.signal(kind, _ignore)
+            for kind in self._kinds
+            if self._ends or signal.getsignal(kind) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *_: object) -> None:

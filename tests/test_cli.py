@@ -472,3 +472,21 @@ def test_headers_reach_the_registry(trial_daemon: Daemon) -> None:
         trial_daemon.ctl("tags", f"{registry.host}/test/app", "--header", "X-Trial=a=b")
         sent = [dict(one.headers) for one in registry.requests if "tags" in one.path]
         assert [one.get("X-Trial", one.get("x-trial")) for one in sent] == ["a=b"]
+
+
+def test_a_signal_that_is_ignored_stays_so(trial_daemon: Daemon, tmp_path: Path) -> None:
+    """As of a shell's background job: SIGINT for the shell's foreground is not for it."""
+    release = tmp_path / "release"
+    shell = 'trap "" INT; exec "$@"'
+    program = [sys.executable, "-m", "engine.cli", "--connect", trial_daemon.endpoint]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", shell, "sh", *program, "stubborn", str(release)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(trial_daemon.environ),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        release.touch()
+        assert process.wait(20) == 0

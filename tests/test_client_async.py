@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -281,3 +282,34 @@ def test_tcp(daemon: Daemon) -> None:
 
     with serving(ServerSettings(open_tcp=True), endpoints=("tcp://127.0.0.1:0",)) as other:
         asyncio.run(main(other.server.endpoints[0]))
+
+
+def test_an_engine_that_does_not_accept_in_time() -> None:
+    """One whose handlers of messages hang, as a stopped process does."""
+
+    async def main(endpoint: str, stop: Callable[[], object], go: Callable[[], object]) -> None:
+        async with AsyncClient(endpoint, timeout=0.3) as client:
+            await client.run("empty").wait()
+            stop()
+            run = client.run("empty")
+            with pytest.raises(ConnectionLostError, match="did not accept empty within"):
+                await run.wait()
+            with pytest.raises(ConnectionLostError):
+                await run.accepted()
+            go()
+
+    with serving() as daemon:
+        held, entered = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            entered.set()
+            held.wait(20)
+
+        def stop() -> None:
+            daemon.server.call(hang)
+            assert entered.wait(10)
+
+        try:
+            asyncio.run(main(daemon.endpoint, stop, held.set))
+        finally:
+            held.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from support_daemon import Daemon, Result, running_daemon
 
+from engine.client import Client
 from engine.config import Config, parse
 from engine.daemon import changed_for_restart
 from engine.notify import Notifier, watchdog_seconds
@@ -113,6 +115,9 @@ def test_version() -> None:
         ("[service.nope]\n", 2, "service.nope: no such service is installed; there are: "),
         ("[engine]\nlisten = ['tcp://127.0.0.1:0']\n", 2, "security.open_tcp"),
         ("[engine]\nlisten = ['ipc:///proc/none/x']\n", 1, "ipc:///proc/none/x"),
+        ("[engine]\nlisten = ['ipc:///a/x', 'ipc:///a/x']\n", 2, "ipc:///a/x is named twice"),
+        ("[wire]\nheartbeat_interval = 0.0001\n", 2, "wire.heartbeat_interval"),
+        ("[wire]\nheartbeat_interval = 86400\n", 2, "wire.heartbeat_interval"),
     ],
 )
 def test_what_the_configuration_gets_wrong(
@@ -224,6 +229,47 @@ def test_a_service_gets_its_section(tmp_path: Path, trial_path: str) -> None:
     environ = {"PYTHONPATH": trial_path}
     with running_daemon(tmp_path / "state", config=config, environ=environ) as daemon:
         assert daemon.ctl("settings") == "good day"
+
+
+def limited(daemon: Path, files: str, *options: str) -> subprocess.Popen[str]:
+    """An `engined` that may have so many open files (soft:hard, as for prlimit)."""
+    return subprocess.Popen(
+        [
+            *("prlimit", f"--nofile={files}", sys.executable, "-m", "engine.daemon"),
+            *("--state-dir", str(daemon), *options),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_more_connections_than_files_do_not_end_the_daemon(tmp_path: Path) -> None:
+    with limited(tmp_path / "s", "128:1000") as process, contextlib.ExitStack() as stack:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("engined ready")
+            path = str(tmp_path / "s" / "engine.sock")
+            for _ in range(1200):
+                one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                one.connect(path)  # waits while the queue of the socket is full
+            stack.close()
+            with Client(f"ipc://{path}") as client:
+                rows = {row["name"]: row["value"] for row in client.run("info")}
+        finally:
+            process.terminate()
+            _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 0, stderr
+    assert rows["limits.sessions"] == 1000 - 64 - 320
+    assert "fewer sessions than configured" in stderr
+
+
+def test_too_few_files_for_a_daemon(tmp_path: Path) -> None:
+    with limited(tmp_path / "s", "200:200") as process:
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "200 open files are too few" in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 # signals

@@ -181,6 +181,28 @@ def test_draining_refuses_lets_finish_and_then_cancels() -> None:
     bench.close()
 
 
+def test_what_waits_does_not_begin_when_the_grace_has_passed() -> None:
+    bench = Bench()
+    running = [bench.submit("hold", "running") for _ in range(2)]
+    waiting = [bench.submit("hold", "waiting") for _ in range(50)]
+    assert all(bench.begun.acquire(timeout=10) for _ in running)
+    assert bench.dispatcher.drain(0.05, stop=10)
+    assert bench.started == ["running", "running"]
+    assert {state_of(task) for task in waiting} == {State.FAILED}
+    assert bench.executor.shutdown(10)
+
+
+def test_who_is_over_the_limit_may_still_look() -> None:
+    bench = Bench(most=1)
+    bench.submit(principal="a")
+    with pytest.raises(LimitError):
+        bench.submit(principal="a")
+    looked = bench.submit("info", principal="a")
+    assert looked.log.wait(10)
+    assert state_of(looked) is State.OK
+    bench.close()
+
+
 def test_info_shows_the_queues(bench: Bench) -> None:
     bench.submit()
     assert bench.begun.acquire(timeout=10)

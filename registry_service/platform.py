@@ -65,7 +65,7 @@ _SYSTEMS: Final[Mapping[str, str]] = {"macos": "darwin"}
 _VARIANTS: Final[Mapping[str, str]] = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-_SYSTEM: Final = re.compile(r"([^()]*)(?:\(([A-Za-z0-9_.-]+)\))?")
+_SYSTEM: Final = re.compile(r"([^()]*)(?:\((?!\))([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?")
 _VARIANT: Final = re.compile(r"v?([0-9]+)(?:\.([0-9]+))?")
 
 
@@ -87,8 +87,9 @@ class Platform:
     def parse(cls, text: str) -> Platform:
         """The platform that ``OS/ARCH[/VARIANT]`` stands for, with normalised names.
 
-        A known architecture alone means linux on it; a version may follow the system in
-        brackets, as in ``windows(10.0.17763)/amd64``. Raises `InvalidPlatformError`.
+        A known architecture alone means linux on it; a version and features may follow the
+        system in brackets, as in ``windows(10.0.17763+win32k)/amd64``. Raises
+        `InvalidPlatformError`.
 
         >>> str(Platform.parse("linux/x86_64")), str(Platform.parse("armhf"))
         ('linux/amd64', 'linux/arm/v7')
@@ -110,8 +111,13 @@ class Platform:
                     "digits, '_', '.' and '-'"
                 )
         name, version = words[0], system.group(2) or ""
+        features = tuple(filter(None, (system.group(3) or "").split("+")))
         return cls(
-            os=name, architecture=words[1], variant="".join(words[2:]), os_version=version
+            os=name,
+            architecture=words[1],
+            variant="".join(words[2:]),
+            os_version=version,
+            os_features=features,
         ).normalised()
 
     @classmethod
@@ -187,7 +193,8 @@ class Platform:
         return None if best is None else best[1]
 
     def __str__(self) -> str:
-        system = f"{self.os}({self.os_version})" if self.os_version else self.os
+        more = "+".join((self.os_version, *self.os_features))
+        system = f"{self.os}({more})" if more else self.os
         return "/".join(filter(None, (system, self.architecture, self.variant)))
 
 
@@ -211,8 +218,10 @@ def _fitness(wanted: Platform, offered: Platform) -> tuple[int, ...] | None:
     variant = _variant_fitness(wanted, offered)
     if variant is None or not _version_fits(wanted.os_version, offered.os_version):
         return None
-    extra = len(set(offered.os_features) - set(wanted.os_features))
-    return (*variant, -extra)
+    has, needs = set(wanted.os_features), set(offered.os_features)
+    if has and not needs <= has:  # who names some has no others
+        return None
+    return (*variant, -len(needs - has), len(needs & has))
 
 
 def _variant_fitness(wanted: Platform, offered: Platform) -> tuple[int, int] | None:

@@ -36,6 +36,8 @@ platforms = st.builds(
         ("x86_64", "linux/amd64"),
         ("macos/arm64", "darwin/arm64"),
         ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
+        ("windows(10.0.17763+win32k)/amd64", "windows(10.0.17763+win32k)/amd64"),
+        ("windows(+win32k+x)/amd64", "windows(+win32k+x)/amd64"),
         ("linux/i686", "linux/386"),
         ("linux/riscv64", "linux/riscv64"),
     ],
@@ -53,7 +55,7 @@ def test_text_and_json_round_trip(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "li nux/arm", "a(b/c"]
+    "text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "li nux/arm", "a(b/c", "a()/b", "a(+)/b"]
 )
 def test_malformed_platforms_are_refused(text: str) -> None:
     with pytest.raises(PlatformError, match=r"platform"):
@@ -90,6 +92,9 @@ def test_this_machine_has_a_platform_that_matches_itself() -> None:
         ("windows(10.0.17763.5)/amd64", "windows(10.0.17763.9)/amd64", True),
         ("windows(10.0.17763)/amd64", "windows(10.0.20348)/amd64", False),
         ("windows/amd64", "windows(10.0.20348)/amd64", True),
+        ("windows(+win32k)/amd64", "windows/amd64", True),
+        ("windows(+win32k)/amd64", "windows(+win32k)/amd64", True),
+        ("windows(+win32k)/amd64", "windows(+another)/amd64", False),
     ],
 )
 def test_matching(wanted: str, offered: str, fits: bool) -> None:
@@ -118,6 +123,7 @@ def test_fewest_special_features_win() -> None:
     special = Platform(os="windows", architecture="amd64", os_features=("win32k",))
     assert Platform.choose(plain, [special, plain]) == 1
     assert Platform.choose(plain, [special]) == 0
+    assert Platform.choose(Platform.parse("windows(+win32k)/amd64"), [plain, special]) == 1
 
 
 def test_without_a_platform_only_a_single_candidate_is_taken() -> None:

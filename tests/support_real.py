@@ -11,7 +11,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ def docker_registry(
     htpasswd: Path | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Debian's registry on a port of its own; yields ``127.0.0.1:PORT``."""
+    """Debian's registry on a port of its own; yields ``127.0.0.1:PORT``. ``extra`` is more of
+    its configuration."""
     program = require("docker-registry")
     port = free_port()
     config: dict[str, Any] = {
@@ -44,6 +46,7 @@ def docker_registry(
         "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
+    config.update(extra or {})
     if htpasswd is not None:
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}
     if certificate is not None:

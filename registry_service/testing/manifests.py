@@ -20,15 +20,18 @@ _IMAGES: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+_NOTHING: Final[Mapping[str, Any]] = {}
 _INDEXES: Final = (_OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestEndpoints:
-    """Manifests of a repository. ``referrers`` says whether there is the referrers API."""
+    """Manifests of a repository. ``referrers`` says whether there is the referrers API,
+    ``any_type`` whether media types that are not known are taken too."""
 
     storage: Storage
     referrers: bool
+    any_type: bool = False
 
     def get(self, exchange: Exchange, repository: str, reference: str) -> Response:
         """GET and HEAD by tag or digest."""
@@ -53,14 +56,17 @@ class ManifestEndpoints:
         raw = exchange.body.read(_LIMIT)
         if raw is None:
             raise ApiError("SIZE_INVALID", f"a manifest is {_LIMIT} bytes at most", status=413)
-        content_type = exchange.request.headers.get("content-type", "")
-        media_type, data = _parse(raw, content_type.partition(";")[0].strip())
+        content_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
+        if self.any_type and content_type and content_type not in (*_IMAGES, *_INDEXES):
+            media_type, data = content_type, _NOTHING
+        else:
+            media_type, data = _parse(raw, content_type)
         algorithm = reference.partition(":")[0] if is_digest(reference) else "sha256"
         digest = digest_of(raw, algorithm)
         if is_digest(reference) and digest != reference:
             detail = {"given": reference, "found": digest}
             raise ApiError("DIGEST_INVALID", "the manifest has another digest", detail=detail)
-        missing = list(self._missing(repository, media_type, data))
+        missing = list(self._missing(repository, media_type, data)) if data else []
         if missing:
             message = f"the manifest names what {repository} does not have"
             raise ApiError("MANIFEST_BLOB_UNKNOWN", message, detail=missing)

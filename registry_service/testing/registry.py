@@ -82,6 +82,7 @@ class Registry:
     - ``page_size``: the longest, and the usual, page of a list.
     - ``token_lifetime``: seconds; ``clock`` gives the Unix time by which tokens run out.
     - ``referrers``: whether there is the referrers API.
+    - ``any_type``: manifests of every media type are taken, those that are not known unseen.
     - ``absolute_locations``: Location headers are full addresses, not paths.
     - ``on_request``: called with each request that has ended, in its connection's thread.
 
@@ -106,6 +107,7 @@ class Registry:
         token_lifetime: float = 300.0,
         service: str = "registry.test",
         referrers: bool = True,
+        any_type: bool = False,
         absolute_locations: bool = False,
         clock: Callable[[], float] = time.time,
         on_request: Callable[[LoggedRequest], object] | None = None,
@@ -147,7 +149,9 @@ class Registry:
                 uploads=self._uploads,
                 absolute_locations=absolute_locations,
             ),
-            manifests=ManifestEndpoints(storage=self._storage, referrers=referrers),
+            manifests=ManifestEndpoints(
+                storage=self._storage, referrers=referrers, any_type=any_type
+            ),
             book=self._book,
             page_size=page_size,
         )
@@ -239,15 +243,28 @@ class Registry:
         self._storage.put_content(repository, digest, content)
         return digest
 
-    def put_manifest(self, repository: str, tag: str | None, raw: bytes, media_type: str) -> str:
+    def put_manifest(
+        self,
+        repository: str,
+        tag: str | None,
+        raw: bytes,
+        media_type: str,
+        *,
+        algorithm: str = "sha256",
+        digest: str | None = None,
+    ) -> str:
         """Add a manifest as it is, under a tag if one is given. Returns its digest.
 
-        Nothing is checked, so that tests can have manifests that are broken or incomplete.
+        Nothing is checked, so that tests can have manifests that are broken, incomplete or of
+        any media type. With ``digest`` the registry calls it that, whatever its bytes are, as
+        registries do with signed manifests of schema 1.
         """
         _check_repository(repository)
         if tag is not None and not is_tag(tag):
             raise ValueError(f"{tag!r} is no tag")
-        digest = digest_of(raw)
+        if digest is not None and not is_digest(digest):
+            raise ValueError(f"{digest!r} is no sha256 or sha512 digest")
+        digest = digest or digest_of(raw, algorithm)
         manifest = StoredManifest(raw=raw, media_type=media_type, digest=digest)
         self._storage.put_manifest(repository, manifest)
         if tag is not None:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .digest import Digest
+from .digest import HASHABLE, Digest
 from .errors import InvalidDigestError, ManifestError, PlatformError
 from .platform import Platform
 
@@ -26,7 +26,7 @@ _LONGEST_TYPE: Final = 255
 class Descriptor:
     """A piece of content: ``size`` bytes of ``media_type`` whose digest is ``digest``.
 
-    ``data`` is the content itself where a document carries it inline; it is not verified here.
+    ``data`` is the content itself where a document carries it inline; `inline` verifies it.
     ``annotations`` is not to be changed. Raises `ManifestError` when it is constructed of
     something that is no descriptor.
     """
@@ -72,6 +72,14 @@ class Descriptor:
             )
         except ManifestError as error:
             raise ManifestError(f"{prefix}{error}") from None
+
+    @property
+    def inline(self) -> bytes | None:
+        """The content that it carries in itself, verified; None without it, or for another."""
+        data = self.data
+        if data is None or len(data) != self.size or self.digest.algorithm not in HASHABLE:
+            return None
+        return data if Digest.of(data, self.digest.algorithm) == self.digest else None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object; what is not set is left out."""

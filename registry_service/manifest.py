@@ -1,7 +1,7 @@
 """Manifests: the documents that say what an image is made of, byte for byte as they came.
 
 Understood are Docker's schema 2 and manifest list, the OCI manifest (artifacts too) and index,
-and the OCI artifact manifest of the 1.1 release candidates. Schema 1 is recognised and refused.
+the OCI artifact manifest of the 1.1 release candidates, and Docker's schema 1, signed or not.
 
 A document's own media type and the one that a server gave with it must agree: a document that
 can be read as two kinds could otherwise name one content to one client and another to the next.
@@ -17,6 +17,19 @@ from typing import Any, Final
 from .descriptor import Descriptor, annotations_from_json
 from .digest import Digest
 from .errors import DigestMismatchError, ManifestError
+from .media import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_ARTIFACT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1_SIGNED,
+    SCHEMA1_TYPES,
+    SCHEMA1_UNSIGNED,
+)
+from .schema1 import ManifestData, payload
 
 __all__ = [
     "DOCKER_LIST",
@@ -31,21 +44,6 @@ __all__ = [
     "Manifest",
 ]
 
-OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
-OCI_ARTIFACT: Final = "application/vnd.oci.artifact.manifest.v1+json"
-DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
-
-#: What can be read here, in the order in which it is preferred.
-MANIFEST_TYPES: Final = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, OCI_ARTIFACT)
-INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
-#: The two kinds of schema 1, unsigned and signed, which are recognised and refused.
-SCHEMA1_TYPES: Final = (
-    "application/vnd.docker.distribution.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v1+prettyjws",
-)
-
 #: The bytes that a manifest may have. Registries take 4 MiB; some keep larger ones.
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
 
@@ -58,7 +56,8 @@ class Manifest:
     """A document of ``media_type``, the bytes ``raw``, and what it refers to.
 
     An image has ``config`` and ``layers``, an index ``manifests``; an artifact may be either.
-    Layers may repeat and may be none. Raises `ManifestError` when ``raw`` is not a document of
+    Layers may repeat and may be none. One of schema 1 has ``schema1`` and nothing of these: its
+    layers come without a size. Raises `ManifestError` when ``raw`` is not a document of
     ``media_type``; ``digest`` is taken as it is, `parse` verifies it.
     """
 
@@ -71,6 +70,7 @@ class Manifest:
     subject: Descriptor | None = dataclasses.field(init=False, repr=False, compare=False)
     artifact_type: str = dataclasses.field(init=False, repr=False, compare=False)
     annotations: Mapping[str, str] = dataclasses.field(init=False, repr=False, compare=False)
+    schema1: ManifestData | None = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         document = _load(self.raw)
@@ -88,7 +88,7 @@ class Manifest:
         ``media_type`` is the Content-Type that came with it, if any; its parameters are
         ignored, and a type that says nothing (text/plain, application/json,
         application/octet-stream) is replaced by the document's own. ``digest`` is what it must
-        have; without it, it is the sha256 of the bytes.
+        have; without it, it is the sha256 of the bytes, of schema 1 that of its payload.
 
         Raises `DigestMismatchError` for other bytes, `ManifestError` for a document that is no
         manifest, saying where (``layers[3].digest``), or is of a kind not supported.
@@ -98,7 +98,7 @@ class Manifest:
             raise ManifestError(
                 f"a manifest of {len(raw)} bytes is refused; {MANIFEST_LIMIT} are allowed"
             )
-        actual = Digest.of(raw, digest.algorithm if digest else "sha256")
+        actual = _actual(raw, digest)
         if digest is not None and actual != digest:
             raise DigestMismatchError(
                 f"manifest {digest}: the {len(raw)} bytes that came have the digest {actual}",
@@ -131,6 +131,23 @@ class Manifest:
         return self.raw
 
 
+def _actual(raw: bytes, wanted: Digest | None) -> Digest:
+    """The digest of the bytes. Of a signed schema 1 it is that of the payload; some registries
+    name it by all of its bytes, which say the same, so that ``wanted`` may be either."""
+    algorithm = wanted.algorithm if wanted else "sha256"
+    whole = Digest.of(raw, algorithm)
+    if whole == wanted:
+        return whole
+    try:
+        document = _load(raw)
+        if document.get("schemaVersion") == 1:
+            return Digest.of(payload(raw, document), algorithm)
+    except ManifestError:
+        if wanted is None:
+            raise
+    return whole
+
+
 def _load(raw: bytes) -> dict[str, Any]:
     try:
         document = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
@@ -154,26 +171,25 @@ def _media_type(document: Mapping[str, Any], given: str) -> str:
     if not isinstance(own, str):
         raise ManifestError("mediaType: text is expected")
     version = document.get("schemaVersion")
-    if version == 1 or own in SCHEMA1_TYPES or stated in SCHEMA1_TYPES:
-        raise ManifestError(
-            "the manifest is of schema 1, which is not supported; supported are "
-            + ", ".join(MANIFEST_TYPES)
-        )
     if stated in _VAGUE:
         stated = own or _kind(document)
-    if own and own != stated:
+    both_old = own in SCHEMA1_TYPES and stated in SCHEMA1_TYPES  # signed or not, it is one kind
+    if own and own != stated and not both_old:
         raise ManifestError(f"mediaType: the document says {own!r}, its server {stated!r}")
-    if stated not in MANIFEST_TYPES:
+    if stated not in (*MANIFEST_TYPES, *SCHEMA1_TYPES):
         raise ManifestError(
             f"{stated!r} is no media type of a manifest; supported are {', '.join(MANIFEST_TYPES)}"
         )
-    if stated != OCI_ARTIFACT and (version != 2 or version is True):
-        raise ManifestError(f"schemaVersion: 2 is expected, not {_brief(version)}")
+    expected = 1 if stated in SCHEMA1_TYPES else 2
+    if stated != OCI_ARTIFACT and (version != expected or version is True):
+        raise ManifestError(f"schemaVersion: {expected} is expected, not {_brief(version)}")
     return stated
 
 
 def _kind(document: Mapping[str, Any]) -> str:
-    """The type of a document that nobody named; only OCI ones may go without."""
+    """The type of a document that nobody named; only OCI ones and schema 1 may go without."""
+    if document.get("schemaVersion") == 1 and document.get("fsLayers") is not None:
+        return SCHEMA1_SIGNED if document.get("signatures") else SCHEMA1_UNSIGNED
     if document.get("manifests") is not None:
         return OCI_INDEX
     if document.get("config") is not None:
@@ -185,6 +201,8 @@ def _kind(document: Mapping[str, Any]) -> str:
 
 
 def _parts(document: Mapping[str, Any], media_type: str) -> dict[str, Any]:
+    if media_type in SCHEMA1_TYPES:
+        return {**_NOTHING, "schema1": ManifestData.from_json(document)}
     index, artifact = media_type in INDEX_TYPES, media_type == OCI_ARTIFACT
     foreign = ("config", "layers") if index else ("manifests",)
     for field in foreign:
@@ -202,7 +220,19 @@ def _parts(document: Mapping[str, Any], media_type: str) -> dict[str, Any]:
         "subject": _one(document, "subject"),
         "artifact_type": _artifact_type(document),
         "annotations": annotations_from_json(document),
+        "schema1": None,
     }
+
+
+# What a manifest of schema 1 has of the others' parts. Not changed by anyone.
+_NOTHING: Final[Mapping[str, Any]] = {
+    "config": None,
+    "layers": (),
+    "manifests": (),
+    "subject": None,
+    "artifact_type": "",
+    "annotations": {},
+}
 
 
 def _several(document: Mapping[str, Any], field: str, *, required: bool) -> tuple[Descriptor, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from scripted import Request, scripted
+from support_manifests import Step, old_image, signed
 
 from registry_service.auth import Authenticator
 from registry_service.cancel import Cancellation
@@ -24,12 +25,12 @@ from registry_service.errors import (
     DigestMismatchError,
     DoesNotExistError,
     LoginRequiredError,
-    ManifestError,
     ProtocolError,
     RegistryError,
     RegistryHTTPError,
 )
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST, Manifest
+from registry_service.media import SCHEMA1_SIGNED
 from registry_service.observe import Observer
 from registry_service.session.blob import range_start
 from registry_service.session.source import RegistrySource
@@ -167,14 +168,21 @@ def test_a_digest_header_is_believed_as_far_as_it_can_be(transport: Transport) -
         assert client(transport, server.host).get_manifest("a", Digest.of(raw)).raw == raw
 
 
-def test_schema_1_is_refused_in_words(transport: Transport) -> None:
-    media = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-    headers = {"Docker-Content-Digest": str(Digest.of(b"the payload"))}
-    with (
-        scripted(serve_manifest(b'{"schemaVersion": 1}', media, **headers)) as server,
-        pytest.raises(ManifestError, match="schema 1"),
-    ):
-        client(transport, server.host).get_manifest("a", "1")
+def test_schema_1_is_called_what_its_server_calls_it(transport: Transport) -> None:
+    old = old_image([Step(command="ADD", blob=b"x")])
+    raw = signed(old.raw)
+    named = Digest.of(b"what nobody can verify")
+    for value, expected in (("", old.digest), (str(named), str(named))):
+        headers = {"Docker-Content-Digest": value}
+        with scripted(serve_manifest(raw, SCHEMA1_SIGNED, **headers)) as server:
+            one = client(transport, server.host)
+            assert str(one.get_manifest("a", "1").digest) == expected
+            head = one.head_manifest("a", "1")
+            assert head is not None and str(head.digest) == expected
+            # what is asked for by digest is verified, whatever the header says
+            assert str(one.get_manifest("a", old.digest).digest) == old.digest
+            with pytest.raises(DigestMismatchError):
+                one.get_manifest("a", named)
 
 
 def test_a_manifest_over_the_limit_is_not_read() -> None:

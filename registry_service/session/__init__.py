@@ -7,4 +7,5 @@ blob     blobs on their way in
 v2       `V2Client`, the V2 protocol
 search   `SearchClient`
 source   a repository as a source for the store
+foreign  blobs from where their descriptor says
 """

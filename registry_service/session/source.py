@@ -6,6 +6,7 @@ import dataclasses
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
+from ..errors import RegistryHTTPError
 from .blob import RemoteBlob
 from .v2 import V2Client
 
@@ -20,5 +21,13 @@ class RegistrySource:
     repository: str
 
     def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> RemoteBlob:
-        """The blob from ``offset`` on, or from 0 where the registry gives no part of it."""
-        return self.client.open_blob(self.repository, descriptor.digest, offset, cancel=cancel)
+        """The blob from ``offset`` on, or from 0 where the registry gives no part of it.
+
+        What the registry does not have comes from the URLs that the descriptor names."""
+        try:
+            return self.client.open_blob(self.repository, descriptor.digest, offset, cancel=cancel)
+        except RegistryHTTPError as error:
+            # Some registries answer 403 for what they do not have.
+            if not descriptor.urls or error.http_status not in (403, 404):
+                raise
+        return self.client.open_elsewhere(descriptor, offset, cancel=cancel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -29,6 +30,7 @@ from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
 from ..observe import Observer, ProgressCallback
 from ..transport import Readable, Response, Transport
 from .blob import RemoteBlob, range_start
+from .foreign import open_foreign
 from .paging import pages
 from .sender import Sender
 from .upload import Uploads, check_digest
@@ -129,11 +131,38 @@ class V2Client:
             if response.status != 200:
                 raise response.error()
             raw = response.read(self._limit)
-            return Manifest.parse(
+            wanted = _digest_of(reference)
+            manifest = Manifest.parse(
                 raw,
                 response.headers.get("Content-Type"),
-                _digest_of(reference) or _stated_digest(response),
+                wanted or _stated_digest(response),
             )
+            if wanted is None and manifest.schema1 is not None:
+                # Some servers sign anew what they serve: their name for it is the one that
+                # stays the same.
+                named = _header_digest(response) or manifest.digest
+                manifest = dataclasses.replace(manifest, digest=named)
+            return manifest
+
+    def get_document(self, repository: str, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest of whatever media type, verified; they are not looked at.
+
+        Raises `DoesNotExistError`, `DigestMismatchError`, `ProtocolError` for one too large.
+        """
+        kind = descriptor.media_type
+        with self._sender.send(
+            "GET",
+            self._manifest_url(repository, descriptor.digest),
+            scopes=(scope(repository, "pull"),),
+            headers={"Accept": f"{kind}, {_ACCEPT['Accept']}, */*;q=0.1"},
+        ) as response:
+            if response.status == 404:
+                name = self._name(repository, descriptor.digest)
+                raise self._absent(response, f"manifest {name}")
+            if response.status != 200:
+                raise response.error()
+            raw = response.read(self._limit)
+        return _verified(raw, descriptor.digest, "manifest")
 
     def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
         """What the manifest is, without fetching it; None where there is none.
@@ -158,6 +187,12 @@ class V2Client:
 
     def put_manifest(self, repository: str, reference: str | Digest, manifest: Manifest) -> Digest:
         """Store the manifest, byte for byte, under a tag or its digest."""
+        return self.put_document(repository, reference, manifest.descriptor, manifest.raw)
+
+    def put_document(
+        self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
+    ) -> Digest:
+        """As `put_manifest`, of whatever media type the document is."""
         wanted = _digest_of(reference)
         if wanted is not None and wanted != manifest.digest:
             raise DigestMismatchError(
@@ -170,7 +205,7 @@ class V2Client:
             self._manifest_url(repository, reference),
             scopes=(scope(repository, "pull", "push"),),
             headers={"Content-Type": manifest.media_type},
-            body=manifest.raw,
+            body=raw,
             idempotent=True,
             patient=True,
         ) as response:
@@ -229,6 +264,20 @@ class V2Client:
             raise self._absent(response, f"blob {self._name(repository, digest)}")
         raise response.error()
 
+    def open_elsewhere(
+        self, descriptor: Descriptor, offset: int, *, cancel: Cancellation | None = None
+    ) -> RemoteBlob:
+        """A blob from where its ``urls`` say, which are asked in turn, without anything that
+        says who asks. Raises what the last one failed with, and names each."""
+        return open_foreign(
+            descriptor,
+            offset,
+            transport=self._sender.transport,
+            registry=self.endpoint.url,
+            cancel=cancel or self._sender.cancel,
+            observer=self._sender.observer,
+        )
+
     def read_blob(self, repository: str, descriptor: Descriptor, *, limit: int) -> bytes:
         """A small blob, verified. Raises `ProtocolError` for more than ``limit`` bytes,
         `DigestMismatchError`, `DoesNotExistError`."""
@@ -238,16 +287,7 @@ class V2Client:
             )
         with self.open_blob(repository, descriptor.digest) as blob:
             raw = blob.read(limit)
-        actual = Digest.of(raw, descriptor.digest.algorithm)
-        if actual != descriptor.digest:
-            raise DigestMismatchError(
-                f"blob {descriptor.digest}: the {len(raw)} bytes that came have the digest "
-                f"{actual}",
-                expected=str(descriptor.digest),
-                actual=str(actual),
-                size=len(raw),
-            )
-        return raw
+        return _verified(raw, descriptor.digest, "blob")
 
     def mount_blob(self, repository: str, digest: Digest, source: str) -> bool:
         """Take a blob over from the repository ``source`` of the same registry.
@@ -261,11 +301,13 @@ class V2Client:
             if response.status == 201:
                 check_digest(response, digest)
                 self._capabilities.learn(self.endpoint.host, mounts=True)
-                return True
-            if response.status == 202:
+            elif response.status == 202:
                 self._uploads.keep(repository, digest, response)
                 return False
-            raise response.error()
+            else:
+                raise response.error()
+        # Some servers then have it by its sha256 only, and not by the digest that was asked for.
+        return digest.algorithm == "sha256" or self.blob_size(repository, digest) is not None
 
     def put_blob(
         self,
@@ -353,6 +395,18 @@ class V2Client:
         )
 
 
+def _verified(raw: bytes, digest: Digest, what: str) -> bytes:
+    actual = Digest.of(raw, digest.algorithm)
+    if actual != digest:
+        raise DigestMismatchError(
+            f"{what} {digest}: the {len(raw)} bytes that came have the digest {actual}",
+            expected=str(digest),
+            actual=str(actual),
+            size=len(raw),
+        )
+    return raw
+
+
 def _digest_of(reference: str | Digest) -> Digest | None:
     """The digest that a reference is, None for a tag: a tag has no colon."""
     if isinstance(reference, Digest):
@@ -360,15 +414,22 @@ def _digest_of(reference: str | Digest) -> Digest | None:
     return Digest.parse(reference) if ":" in reference else None
 
 
-def _stated_digest(response: Response) -> Digest | None:
-    """The digest that the server says the body has, if it is one that can be verified."""
+def _header_digest(response: Response) -> Digest | None:
+    """The digest that the server gives what it answers with."""
     try:
-        digest = Digest.parse(response.headers.get("Docker-Content-Digest", "").strip())
+        return Digest.parse(response.headers.get("Docker-Content-Digest", "").strip())
     except InvalidDigestError:
         return None
+
+
+def _stated_digest(response: Response) -> Digest | None:
+    """The digest that the server says the body has, if it is one that can be verified."""
+    digest = _header_digest(response)
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    # Of schema 1 it is the digest without the signatures, not that of the bytes.
-    return None if digest.algorithm not in HASHABLE or kind in SCHEMA1_TYPES else digest
+    # Of schema 1 it is a name, and not always one that the bytes can be held to.
+    if digest is None or digest.algorithm not in HASHABLE or kind in SCHEMA1_TYPES:
+        return None
+    return digest
 
 
 def _described(response: Response, reference: str | Digest) -> Descriptor | None:
@@ -378,8 +439,9 @@ def _described(response: Response, reference: str | Digest) -> Descriptor | None
     """
     size = _number(response.headers.get("Content-Length"))
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    digest = _digest_of(reference) or _stated_digest(response)
-    if digest is None or not size or kind not in MANIFEST_TYPES:
+    old = kind in SCHEMA1_TYPES
+    digest = _digest_of(reference) or (_header_digest if old else _stated_digest)(response)
+    if digest is None or not size or not (old or kind in MANIFEST_TYPES):
         return None
     return Descriptor(media_type=kind, digest=digest, size=size)
 

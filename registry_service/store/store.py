@@ -11,7 +11,7 @@ from typing import Final
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
-from ..digest import HASHABLE, Digest
+from ..digest import Digest
 from ..errors import CancelledError, DigestMismatchError, DoesNotExistError
 from ..manifest import MANIFEST_LIMIT
 from ..observe import LogCallback, ProgressCallback
@@ -196,9 +196,9 @@ class Store:
 
 def _inline(descriptor: Descriptor) -> Source | None:
     """A source of the content that the descriptor carries in itself, if it is the right one."""
-    data = descriptor.data
-    if data is None or len(data) != descriptor.size or descriptor.digest.algorithm not in HASHABLE:
+    data = descriptor.inline
+    if data is None:
         return None
     source = MemorySource()
-    carried = source.add(data, algorithm=descriptor.digest.algorithm)
-    return source if carried.digest == descriptor.digest else None
+    source.add(data, algorithm=descriptor.digest.algorithm)
+    return source

@@ -198,7 +198,8 @@ class Flight:
         self, taker: Transfer, attempt: Attempt, partial: Partial, buffer: memoryview
     ) -> None:
         begin = partial.position
-        stream = taker.source.open(self.descriptor, begin, self.cancel)
+        # The taker's own descriptor: what it says of the same content may differ (its urls).
+        stream = taker.source.open(taker.descriptor, begin, self.cancel)
         attempt.opened = True
         try:
             self._report("fetching", begin)

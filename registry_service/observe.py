@@ -30,7 +30,7 @@ class LogCallback(Protocol):
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """One descriptor of which it is known how it ended: ``state`` is ``exists``, ``fetched``,
-    ``mounted`` or ``pushed``. ``size`` is in bytes."""
+    ``converted``, ``mounted`` or ``pushed``. ``size`` is in bytes."""
 
     reference: str
     digest: str

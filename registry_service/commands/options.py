@@ -61,7 +61,7 @@ HEADER = click.option(
 PLATFORM = click.option(
     "--platform",
     metavar="PLATFORM",
-    help="OS/ARCH[/VARIANT], or 'all' for every platform of the image.",
+    help="OS/ARCH[/VARIANT], several with commas, or 'all' for every platform of the image.",
 )
 
 

@@ -9,6 +9,7 @@ import click
 from engine.cli.options import submit_options
 from engine.cli.session import Session, SubmitOptions
 
+from .convert import FORMAT
 from .options import PLATFORM, access_options
 
 __all__ = ["pull", "push"]
@@ -37,6 +38,8 @@ def pull(
 @click.command()
 @click.argument("image")
 @PLATFORM
+@FORMAT
+@click.option("--foreign", is_flag=True, help="Send layers too that are fetched from elsewhere.")
 @access_options
 @submit_options
 @click.pass_obj
@@ -44,8 +47,11 @@ def push(
     session: Session,
     image: str,
     platform: str | None,
+    format: str | None,
+    foreign: bool,
     access: dict[str, Any],
     submit: SubmitOptions,
 ) -> int:
     """Send IMAGE[:TAG] from the store to the registry that its name says."""
-    return session.submit("push", (image,), {**access, "platform": platform}, submit)
+    env = {**access, "platform": platform, "format": format, "foreign": foreign or None}
+    return session.submit("push", (image,), env, submit)

@@ -9,12 +9,12 @@ from typing import TypeAlias
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import InvalidReferenceError, ManifestError, PlatformError, StoreError
-from ..manifest import MANIFEST_LIMIT, MANIFEST_TYPES, Manifest
+from ..manifest import INDEX_TYPES, MANIFEST_LIMIT, MANIFEST_TYPES, Manifest
 from ..platform import Platform
 from ..reference import Reference
 from ..store import Store
 
-__all__ = ["ALL", "Node", "choose", "find", "held", "read_manifest", "tree"]
+__all__ = ["ALL", "Node", "choose", "find", "held", "read_manifest", "tree", "wishes"]
 
 #: The platform that stands for every platform.
 ALL = "all"
@@ -119,18 +119,41 @@ def held(store: Store) -> list[tuple[Reference, Descriptor]]:
     return images
 
 
+def wishes(wanted: str) -> tuple[Platform, ...]:
+    """The platforms of ``OS/ARCH[/VARIANT],…``, this machine's for an empty text.
+
+    Raises `InvalidPlatformError`.
+    """
+    if not wanted:
+        return (Platform.here(),)
+    return tuple(Platform.parse(one) for one in wanted.split(","))
+
+
 def choose(manifest: Manifest, wanted: str) -> tuple[Descriptor, ...]:
-    """The manifests of an index that ``wanted`` asks for: a platform, `ALL`, or empty for
-    this machine's. Raises `PlatformError`, which names what there is."""
-    if wanted == ALL:
-        return manifest.manifests
-    platform = Platform.parse(wanted) if wanted else Platform.here()
-    index = Platform.choose(platform, [one.platform for one in manifest.manifests])
-    if index is None:
-        raise PlatformError(
-            f"the image has nothing for {platform}; it has {platforms(manifest.manifests)}"
-        )
-    return (manifest.manifests[index],)
+    """The manifests of an index that ``wanted`` asks for, in the index's order: platforms with
+    commas between them, `ALL`, or empty for this machine's.
+
+    An index whose parts name no platforms has nothing to choose from, and without a wish it
+    is all of it. Indexes within it that name none are looked into when nothing else serves.
+    Raises `PlatformError`, which names what there is.
+    """
+    parts = manifest.manifests
+    if wanted == ALL or (not wanted and not any(one.platform for one in parts)):
+        return parts
+    offered = [one.platform for one in parts]
+    chosen: set[int] = set()
+    for platform in wishes(wanted):
+        place = Platform.choose(platform, offered)
+        if place is not None:
+            chosen.add(place)
+            continue
+        inner = {
+            n for n, one in enumerate(parts) if not one.platform and one.media_type in INDEX_TYPES
+        }
+        if not inner:
+            raise PlatformError(f"the image has nothing for {platform}; it has {platforms(parts)}")
+        chosen |= inner
+    return tuple(parts[place] for place in sorted(chosen))
 
 
 def platforms(descriptors: Sequence[Descriptor]) -> str:

@@ -14,9 +14,11 @@ from ..manifest import Manifest
 from ..observe import Observer
 from ..platform import Platform
 from ..reference import Reference
+from ..schema1 import ManifestData
 from ..session.v2 import V2Client
 from ..store import Store
 from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
+from .schema1 import show
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
@@ -129,11 +131,13 @@ class _Remote(_Reader):
         self._repository = repository
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        if descriptor.inline is not None:
+            return Manifest.parse(descriptor.inline, descriptor.media_type, descriptor.digest)
         return self._client.get_manifest(self._repository, str(descriptor.digest))
 
     def blob(self, descriptor: Descriptor) -> bytes | None:
-        if descriptor.data is not None:
-            return descriptor.data
+        if descriptor.inline is not None:
+            return descriptor.inline
         return self._client.read_blob(self._repository, descriptor, limit=_CONFIG_LIMIT)
 
 
@@ -167,7 +171,27 @@ def inspect(
         manifest = client.get_manifest(reference.repository, reference.locator)
         top = manifest.descriptor
     assert manifest is not None
+    if manifest.schema1 is not None:
+        yield _old(str(reference), manifest, manifest.schema1)
+        return
     yield from _inspect(str(reference), top, manifest, reader, platform, set(), 0)
+
+
+def _old(reference: str, manifest: Manifest, data: ManifestData) -> Inspection:
+    """An image of schema 1, as its registry has it. It does not say how large its layers are."""
+    shown = show(data)
+    return Inspection(
+        reference=reference,
+        digest=str(manifest.digest),
+        media_type=manifest.media_type,
+        size=len(manifest.raw),
+        platform=str(shown.platform),
+        created=shown.created,
+        layers=shown.layers,
+        annotations={},
+        config=shown.config,
+        source=_Remote.source,
+    )
 
 
 def _inspect(

@@ -16,14 +16,16 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import DoesNotExistError, ManifestError, PlatformError, RegistryError
-from ..manifest import Manifest
+from ..manifest import MANIFEST_LIMIT, Manifest
 from ..observe import Observer, Settled
 from ..platform import Platform
 from ..reference import Reference
+from ..schema1 import ManifestData
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
 from ..store import Store, Transfer
-from .content import choose, is_manifest, read_manifest
+from .content import choose, is_manifest, read_manifest, wishes
+from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 
 __all__ = ["pull", "pull_all_tags"]
 
@@ -42,14 +44,14 @@ def pull(
 ) -> Descriptor:
     """Fetch an image and name it in the store; returns what the name stands for.
 
-    ``platform`` chooses of an index: ``OS/ARCH[/VARIANT]``, ``all``, or empty for this
-    machine's. The index itself is kept whole, whatever was chosen.
+    ``platform`` chooses of an index: ``OS/ARCH[/VARIANT]``, several of them with commas,
+    ``all``, or empty for this machine's. The index itself is kept whole, whatever was chosen.
+    An image of schema 1 becomes an OCI image.
     """
     run = _Pull(reference, client, store, platform, cancel, observer)
-    manifest, state = run.top()
+    manifest, state, descriptor = run.top()
     run.fetch(manifest, 0)
     cancel.check()
-    descriptor = manifest.descriptor
     run.store_manifest(manifest)
     store.tag(str(reference), descriptor)
     run.settle(descriptor, state)
@@ -121,8 +123,8 @@ class _Pull:
         self.states: dict[Digest, str] = {}  # of what was ensured
         self.settled: set[Digest] = set()
 
-    def top(self) -> tuple[Manifest, str]:
-        """The manifest of the reference, and whether the store had it.
+    def top(self) -> tuple[Manifest, str, Descriptor]:
+        """The manifest of the reference, how it came to be in the store, and what names it.
 
         Where the store has the image by this name, asking for the digest alone is enough,
         and cheaper where registries count the fetches.
@@ -130,11 +132,36 @@ class _Pull:
         known = self.store.resolve(str(self.reference))
         if known is not None and is_manifest(known) and self.store.has(known.digest, known.size):
             head = self.client.head_manifest(self.reference.repository, self.reference.locator)
-            if head is not None and head.digest == known.digest:
-                return read_manifest(self.store, known), "exists"
+            if head is not None and head.digest in (known.digest, origin_of(self.store, known)):
+                return read_manifest(self.store, known), "exists", known
         manifest = self.client.get_manifest(self.reference.repository, self.reference.locator)
+        if manifest.schema1 is not None:
+            made = self.upgraded(manifest, manifest.schema1)
+            return made, "converted", converted_from(made.descriptor, manifest.digest)
         had = self.store.has(manifest.digest, len(manifest.raw))
-        return manifest, "exists" if had else "fetched"
+        return manifest, "exists" if had else "fetched", manifest.descriptor
+
+    def upgraded(self, old: Manifest, data: ManifestData) -> Manifest:
+        """The OCI image that a schema 1 manifest stands for, whose parts are in the store."""
+        if self.platform not in ("", "all"):
+            self.check_fits(platform_of_schema1(data))
+        made = upgraded(
+            data,
+            repository=self.reference.repository,
+            client=self.client,
+            store=self.store,
+            fetch=self.fetch_blobs,
+            cancel=self.cancel,
+            observer=self.observer,
+        )
+        if made.manifest.config is not None:
+            self.states[made.manifest.config.digest] = "converted"
+        self.observer.log(
+            "info",
+            f"{self.reference}: the schema 1 manifest {old.digest} was converted to the OCI "
+            f"image {made.manifest.digest}",
+        )
+        return made.manifest
 
     def fetch(self, manifest: Manifest, depth: int) -> None:
         """Everything that ``manifest`` needs, as far as it was chosen."""
@@ -150,16 +177,33 @@ class _Pull:
             if child.digest in self.settled:  # with all that it names
                 continue
             if not is_manifest(child):
-                self.fetch_blobs([child])
+                self.fetch_unknown(child)
                 continue
             part, state = self.manifest_of(child)
             self.fetch(part, depth + 1)
             self.store_manifest(part)
             self.settle(child, state)
 
+    def fetch_unknown(self, child: Descriptor) -> None:
+        """A part of an index that is of no known kind. Registries keep such a one among the
+        manifests, where an index's parts are; some as a blob."""
+        here = self.store.has(child.digest, child.size)
+        if here or child.inline is not None or child.size > MANIFEST_LIMIT:
+            self.fetch_blobs([child])
+            return
+        try:
+            raw = self.client.get_document(self.reference.repository, child)
+        except DoesNotExistError:
+            self.fetch_blobs([child])
+            return
+        self.store.put(raw, child.media_type, child.digest)
+        self.settle(child, "fetched")
+
     def manifest_of(self, child: Descriptor) -> tuple[Manifest, str]:
         if self.store.has(child.digest, child.size):
             return read_manifest(self.store, child), "exists"
+        if child.inline is not None:
+            return Manifest.parse(child.inline, child.media_type, child.digest), "fetched"
         return self.client.get_manifest(self.reference.repository, str(child.digest)), "fetched"
 
     def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:
@@ -207,9 +251,15 @@ class _Pull:
             return
         self.states[config.digest] = self.ensure(config).wait(self.cancel)
         has = platform_of(self.store.read(config.digest, _CONFIG_LIMIT))
-        wanted = Platform.parse(self.platform)
-        if has is not None and not wanted.matches(has):
-            raise PlatformError(f"{self.reference} is for {has} only, not for {wanted}")
+        if has is not None:
+            self.check_fits(has)
+
+    def check_fits(self, has: Platform) -> None:
+        wanted = wishes(self.platform)
+        if not any(one.matches(has) for one in wanted):
+            raise PlatformError(
+                f"{self.reference} is for {has} only, not for {', '.join(map(str, wanted))}"
+            )
 
 
 def platform_of(config: bytes) -> Platform | None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..cancel import Cancellation
+from ..convert import Format
 from ..descriptor import Descriptor
-from ..errors import CancelledError, ManifestError, RegistryError, StoreError
+from ..errors import CancelledError, ManifestError, RegistryError, RegistryHTTPError, StoreError
+from ..manifest import MANIFEST_LIMIT
 from ..observe import Observer, Settled
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
-from .content import ALL, Node, choose, find, held, is_manifest, platforms, tree
+from .content import Node, find, held, platforms, tree
+from .convert import converted_tree
+from .selection import select, without_foreign
 
 __all__ = ["push"]
 
@@ -31,21 +35,27 @@ def push(
     connect: Callable[[Cancellation], V2Client],
     store: Store,
     platform: str = "",
+    format: Format | None = None,
+    foreign: bool = False,
     cancel: Cancellation,
     observer: Observer,
 ) -> Descriptor:
     """Send the image of that name; returns what the registry has under it now.
 
     An index goes whole, with every part; ``platform`` sends the image of one platform in its
-    place. What is not complete in the store fails before anything is sent.
+    place, of several an index of those. ``format`` sends it in Docker's or in OCI's, whatever
+    the store has. Layers that come from elsewhere, by their URLs, are sent only with
+    ``foreign``. What is not complete in the store fails before anything is sent.
 
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
     """
-    node = tree(store, find(store, reference))
-    if platform and platform != ALL:
-        node = _one_platform(node, platform)
+    node = select(tree(store, find(store, reference)), platform)
+    if not foreign:
+        node = without_foreign(node)
     _check_complete(reference, node)
+    if format is not None:
+        node = _formatted(reference, node, format, cancel, observer)
     inner = Cancellation()
     remove = cancel.on_cancel(inner.cancel)
     try:
@@ -61,12 +71,17 @@ def push(
     return node.descriptor
 
 
-def _one_platform(node: Node, platform: str) -> Node:
-    manifest = node.manifest
-    if manifest is None or not manifest.is_index:
-        return node
-    (chosen,) = choose(manifest, platform)
-    return next(one for one in node.children if one.descriptor.digest == chosen.digest)
+def _formatted(
+    reference: Reference,
+    node: Node,
+    format: Format,
+    cancel: Cancellation,
+    observer: Observer,
+) -> Node:
+    made = converted_tree(node, format, cancel=cancel, observer=observer)
+    if made is None:
+        raise ManifestError(f"{reference} is no image, and so there is no {format.value} manifest")
+    return made
 
 
 def _check_complete(reference: Reference, node: Node) -> None:
@@ -104,7 +119,12 @@ class _Push:
 
     def blobs(self, node: Node) -> bool:
         """Send what the registry lacks; whether anything was sent."""
-        blobs = [one.descriptor for one in node.walk() if not is_manifest(one.descriptor)]
+        apart = {one.descriptor.digest for one in _unknown(node)}
+        blobs = [
+            one.descriptor
+            for one in node.walk()
+            if one.manifest is None and one.descriptor.digest not in apart
+        ]
         sources = _Sources(self.store, self.reference)
         pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="push")
         sent = False
@@ -151,8 +171,11 @@ class _Push:
 
     def manifests(self, node: Node, sent: bool) -> None:
         """Put every manifest, the image's own last, under its name."""
+        unknown = {one.descriptor.digest for one in _unknown(node)}
         for one in node.walk():
             manifest = one.manifest
+            if one.descriptor.digest in unknown:
+                sent = self.document(one.descriptor) or sent
             if manifest is None:
                 continue
             self.cancel.check()
@@ -168,6 +191,27 @@ class _Push:
                 state = "pushed"
                 sent = True
             self.settle(one.descriptor, state)
+
+    def document(self, descriptor: Descriptor) -> bool:
+        """Put a part of an index that is of no known kind, whether it was sent. It belongs
+        among the manifests; a registry that refuses it there gets it as a blob."""
+        self.cancel.check()
+        state = "exists"
+        repository, digest = self.reference.repository, descriptor.digest
+        try:
+            self.client.get_document(repository, descriptor)
+        except RegistryHTTPError:
+            raw = self.store.read(digest, MANIFEST_LIMIT)
+            try:
+                self.client.put_document(repository, digest, descriptor, raw)
+                state = "pushed"
+            except RegistryHTTPError as error:
+                if error.http_status not in (400, 404, 405, 415):
+                    raise
+                self.observer.log("info", f"{digest} is sent as a blob: {error}")
+                state = self.blob(descriptor, _Sources(self.store, self.reference))
+        self.settle(descriptor, state)
+        return state != "exists"
 
     def check_digest(self, own: bool, node: Node) -> None:
         wanted = self.reference.digest
@@ -187,6 +231,15 @@ class _Push:
                 state=state,
             )
         )
+
+
+def _unknown(node: Node) -> Iterator[Node]:
+    """The parts of indexes that are of no known kind, and not too large for manifests."""
+    for one in node.walk():
+        if one.manifest is not None and one.manifest.is_index:
+            for part in one.children:
+                if part.manifest is None and part.descriptor.size <= MANIFEST_LIMIT:
+                    yield part
 
 
 class _Sources:

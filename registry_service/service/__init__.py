@@ -4,6 +4,7 @@ call        what a handler has: its job, and what all jobs share
 registry    auth, search, tags
 transfer    pull, push
 images      images, inspect, tag
+convert     convert
 
 Handlers translate and no more: from arguments and environment to values, from the library's
 callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
@@ -25,7 +26,7 @@ from ..ledger import DiskLedger
 from ..operations.access import Registries
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
-from . import images, registry, transfer
+from . import convert, images, registry, transfer
 from .call import Entry, Handler, Shared, run
 
 __all__ = ["CERTS_DIRS", "JOBS", "Service"]
@@ -34,7 +35,7 @@ __all__ = ["CERTS_DIRS", "JOBS", "Service"]
 CERTS_DIRS = ("certs.d", *map(str, DEFAULT_CERTS_DIRS))
 
 #: Every job that the Service installs.
-JOBS: Final[tuple[Entry, ...]] = (*registry.JOBS, *transfer.JOBS, *images.JOBS)
+JOBS: Final[tuple[Entry, ...]] = (*registry.JOBS, *transfer.JOBS, *images.JOBS, *convert.JOBS)
 
 
 class Service:

@@ -18,8 +18,7 @@ from ..errors import StoreError
 from ..headers import meta_headers
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
-from ..operations.content import ALL
-from ..platform import Platform
+from ..operations.content import ALL, wishes
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
@@ -52,7 +51,7 @@ HEADERS: Final = Option(
 )
 PLATFORM: Final = Option(
     name="platform",
-    help="OS/ARCH[/VARIANT], or 'all'.",
+    help="OS/ARCH[/VARIANT], several with commas between them, or 'all'.",
 )
 IMAGE: Final = Argument(name="IMAGE[:TAG][@DIGEST]", help="the image")
 #: One row for each descriptor when it is settled.
@@ -123,8 +122,8 @@ class Call:
     def platform(self) -> str:
         """The wish as it was written; looked at before anything is asked of a registry."""
         wish = self.job.env.get("platform", "")
-        if wish and wish != ALL:
-            Platform.parse(wish)
+        if wish != ALL:
+            wishes(wish)
         return wish
 
     def client(self, reference: Reference, cancel: Cancellation | None = None) -> V2Client:

@@ -11,6 +11,7 @@ from ..operations.pull import pull_all_tags
 from ..operations.push import push as push_image
 from ..reference import Reference
 from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry
+from .convert import FORMAT, wanted_format
 
 __all__ = ["JOBS", "pull", "push"]
 
@@ -39,6 +40,8 @@ def push(call: Call) -> Status:
         connect=lambda inner: call.client(reference, inner),
         store=call.store,
         platform=call.platform,
+        format=wanted_format(call),
+        foreign=call.job.env.get_bool("foreign"),
         cancel=call.cancel,
         observer=call.observer,
     )
@@ -73,7 +76,18 @@ JOBS: Final = (
             name="push",
             help="Send an image of the store to the registry that its name says.",
             arguments=(Argument(name="IMAGE[:TAG]", help="the image"),),
-            options=(AUTH, HEADERS, PLATFORM),
+            options=(
+                AUTH,
+                HEADERS,
+                PLATFORM,
+                FORMAT,
+                Option(
+                    name="foreign",
+                    type=OptionType.BOOLEAN,
+                    default="false",
+                    help="Send layers too that are fetched from elsewhere, by their URLs.",
+                ),
+            ),
             columns=DESCRIPTORS,
             queue="transfer",
             resumable=True,

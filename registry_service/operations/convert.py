@@ -1,0 +1,152 @@
+"""Docker's images as OCI's and the other way round: whole trees of what the store has."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..cancel import Cancellation
+from ..convert import Converted, Format, convert, convertible
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..errors import InvalidReferenceError, ManifestError, StoreError
+from ..manifest import Manifest
+from ..observe import Observer, Settled
+from ..reference import Reference
+from ..store import Store
+from .content import Node, find, tree
+from .selection import missing, select
+
+__all__ = ["convert_image", "converted_tree"]
+
+
+def convert_image(
+    source: Reference,
+    target: Reference,
+    *,
+    store: Store,
+    format: Format,
+    platform: str = "",
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Give the image ``source`` of the store, in that format, the name ``target``.
+
+    Configurations and layers are the same content in both; only manifests are written. Each
+    part is told as it settles: ``converted``, or ``exists`` for what stays as it is. ``platform``
+    takes of an index what `choose` does; an index must be complete, since a part that is not
+    there cannot be given its new digest.
+    """
+    if target.digest is not None:
+        raise InvalidReferenceError(
+            f"{target}: a new name is a tag; the digest comes of the conversion"
+        )
+    node = select(tree(store, find(store, source)), platform)
+    if not node.complete:
+        raise StoreError(
+            f"the store does not have all of {source} ({missing(node)}); pull it with the "
+            "platform 'all', or convert one platform",
+            code="incomplete",
+        )
+    changed = converted_tree(node, format, cancel=cancel, observer=observer)
+    if changed is None or changed.manifest is None:
+        raise ManifestError(f"{source} is no image, and so there is no {format.value} manifest")
+    named = changed.manifest.descriptor
+    for one in changed.walk():
+        cancel.check()
+        state = "exists"
+        if one.manifest is not None and not store.has(one.descriptor.digest):
+            store.put(one.manifest.raw, one.manifest.media_type, one.manifest.digest)
+            state = "converted"
+        if one is changed:
+            store.tag(str(target), named)
+        observer.settled(
+            Settled(
+                reference=str(target),
+                digest=str(one.descriptor.digest),
+                media_type=one.descriptor.media_type,
+                size=one.descriptor.size,
+                state=state,
+            )
+        )
+    return named
+
+
+def converted_tree(
+    node: Node, format: Format, *, cancel: Cancellation, observer: Observer
+) -> Node | None:
+    """``node`` and all below in that format; None for what the format has no words for, and
+    what is in an index with it is kept. Digests that change, and what is lost, are told.
+
+    The new manifests are not in the store.
+    """
+    return _Conversion(format=format, cancel=cancel, observer=observer).of(node)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Conversion:
+    format: Format
+    cancel: Cancellation
+    observer: Observer
+    # Each manifest is converted once, however many indexes name it.
+    done: dict[Digest, Converted | None] = dataclasses.field(default_factory=dict)
+    nodes: dict[Digest, tuple[Node, ...]] = dataclasses.field(default_factory=dict)
+
+    def of(self, node: Node) -> Node | None:
+        if node.manifest is None:
+            return node
+        self.cancel.check()
+        digest = node.manifest.digest
+        if digest not in self.done:
+            self.done[digest] = self.convert(node, node.manifest)
+        made = self.done[digest]
+        if made is None:
+            return None
+        new = made.manifest
+        descriptor = dataclasses.replace(
+            node.descriptor, media_type=new.media_type, digest=new.digest, size=len(new.raw)
+        )
+        if new.digest != digest:
+            descriptor = dataclasses.replace(descriptor, data=None)
+        return Node(descriptor=descriptor, present=True, manifest=new, children=self.nodes[digest])
+
+    def convert(self, node: Node, manifest: Manifest) -> Converted | None:
+        if not convertible(manifest, self.format):
+            return None
+        children = {child.descriptor.digest: self.of(child) for child in node.children}
+        if manifest.is_index:
+            became = {
+                digest: None if child is None else child.descriptor
+                for digest, child in children.items()
+            }
+            made = convert(manifest, self.format, became)
+        else:
+            made = convert(manifest, self.format)
+        self.nodes[manifest.digest] = _children(made.manifest, children)
+        self.tell(manifest, made)
+        return made
+
+    def tell(self, old: Manifest, made: Converted) -> None:
+        new = made.manifest
+        if new.digest == old.digest:
+            return
+        self.observer.log(
+            "info",
+            f"{old.media_type} {old.digest} became {new.media_type} {new.digest}; its digest "
+            "is another one now",
+        )
+        if made.lost:
+            shown = ", ".join(made.lost[:10]) + ("…" if len(made.lost) > 10 else "")
+            self.observer.log(
+                "warning", f"{old.digest}: the {self.format.value} format has no place for {shown}"
+            )
+
+
+def _children(manifest: Manifest, old: dict[Digest, Node | None]) -> tuple[Node, ...]:
+    """The nodes of a converted manifest: of an index its new parts, of an image the same
+    blobs, by their new media types."""
+    by_digest = {one.descriptor.digest: one for one in old.values() if one is not None}
+    return tuple(
+        dataclasses.replace(by_digest[child.digest], descriptor=child)
+        for child in manifest.children
+        if child.digest in by_digest
+    )

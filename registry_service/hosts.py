@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
 
 PUBLIC_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 PUBLIC_REGISTRY = "registry-1.docker.io"
+_OLD_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{0,16}|0[0-7]{0,16}|[1-9][0-9]{0,16}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -60,6 +62,7 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` (no port, no brackets) names this machine by its form alone."""
+    host = host.removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
     address = _literal(host)
@@ -70,7 +73,7 @@ def is_private_literal(host: str) -> bool:
     """Whether ``host`` is an address that means something on this side of a router only."""
     if is_loopback(host):
         return True
-    address = _literal(host)
+    address = _literal(host.removesuffix("."))
     return address is not None and not address.is_global
 
 
@@ -83,7 +86,29 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return None
+        return _old_literal(host)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def _old_literal(host: str) -> ipaddress.IPv4Address | None:
+    """An address as the system's look-up reads it too: 127.1, 0x7f000001, 2130706433. One to
+    four numbers, decimal, octal or hexadecimal, the last of which fills what is left."""
+    parts = host.split(".")
+    if len(parts) > 4 or not all(_OLD_NUMBER.fullmatch(part) for part in parts):
+        return None
+    numbers = [_old_number(part) for part in parts]
+    if any(number > 255 for number in numbers[:-1]):
+        return None
+    value = numbers[-1]
+    for place, number in enumerate(numbers[:-1]):
+        value += number << (24 - 8 * place)
+    rest = 1 << (8 * (5 - len(parts)))
+    return ipaddress.IPv4Address(value) if numbers[-1] < rest else None
+
+
+def _old_number(text: str) -> int:
+    if text.lower().startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") else 10)

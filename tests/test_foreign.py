@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry_service.cancel import Cancellation
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import CancelledError, ProtocolError, RegistryError
+from registry_service.hosts import is_private_literal
 from registry_service.observe import Observer
 from registry_service.session.blob import RemoteBlob
 from registry_service.session.foreign import check_url, open_foreign
@@ -37,6 +42,12 @@ PUBLIC, LOCAL = "https://registry.example/", "http://127.0.0.1:5000/"
         ("https://169.254.169.254/latest", PUBLIC, "private network"),
         ("http://localhost/x", PUBLIC, "private network"),
         ("https://[::1]/x", PUBLIC, "private network"),
+        ("https://localhost./x", PUBLIC, "private network"),
+        ("https://10.0.0.1./x", PUBLIC, "private network"),
+        ("https://127.1/x", PUBLIC, "private network"),
+        ("https://2130706433/x", PUBLIC, "private network"),
+        ("https://0x7f000001/x", PUBLIC, "private network"),
+        ("https://012.0.0.1/x", PUBLIC, "private network"),
         ("https://[::ffff:10.0.0.1]/x", PUBLIC, "private network"),
         ("https://u:p@cdn.example/x", PUBLIC, "with credentials"),
         ("ftp://cdn.example/x", PUBLIC, "http"),
@@ -139,3 +150,18 @@ def test_a_cancel_ends_it(registry: Registry, opener: Opener) -> None:
     cancel.cancel()
     with pytest.raises(CancelledError):
         opener(place(registry), cancel=cancel)
+
+
+@given(
+    st.from_regex(
+        r"(0[xX][0-9a-fA-F]{0,4}|[0-9]{1,5})(\.(0[xX][0-9a-fA-F]{0,3}|[0-9]{1,4})){0,3}",
+        fullmatch=True,
+    )
+    | st.integers(0, 2**33).map(str)
+)
+def test_addresses_are_read_as_the_system_s_look_up_reads_them(host: str) -> None:
+    try:
+        address = ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return
+    assert is_private_literal(host) is not address.is_global

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import threading
@@ -432,6 +433,29 @@ def test_a_failure_of_one_source_fails_its_taker_only(tmp_path: Path) -> None:
         assert blocker.wait() == "fetched"
     assert forbidden.offsets == [0]
     assert "another source is asked after: no" in told[0]
+
+
+def test_each_source_is_asked_for_what_its_own_taker_named(tmp_path: Path) -> None:
+    """Where a blob may come from besides is said by who asks, and by no other."""
+
+    class Noting(FaultySource):
+        def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
+            asked.append(descriptor.urls)
+            return super().open(descriptor, offset, cancel)
+
+    asked: list[tuple[str, ...]] = []
+    held = HeldSource()
+    lacking = Noting(CONTENT, [Fault(refuse=DoesNotExistError("blob"))] * 9)
+    good = Noting(CONTENT)
+    with make_store(tmp_path, workers=1) as store:
+        store.ensure(held.add(b"in the way"), held)  # so that both are one movement
+        first = store.ensure(dataclasses.replace(lacking.descriptor, urls=("a",)), lacking)
+        second = store.ensure(dataclasses.replace(good.descriptor, urls=("b",)), good)
+        held.release()
+        with pytest.raises(DoesNotExistError):
+            first.wait()
+        assert second.wait() == "fetched"
+    assert asked == [("a",), ("b",)]
 
 
 def test_a_source_that_breaks_when_its_taker_leaves_is_replaced(store: Store) -> None:

@@ -131,13 +131,15 @@ class _Remote(_Reader):
         self._repository = repository
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        if descriptor.inline is not None:
-            return Manifest.parse(descriptor.inline, descriptor.media_type, descriptor.digest)
+        inline = descriptor.inline
+        if inline is not None:
+            return Manifest.parse(inline, descriptor.media_type, descriptor.digest)
         return self._client.get_manifest(self._repository, str(descriptor.digest))
 
     def blob(self, descriptor: Descriptor) -> bytes | None:
-        if descriptor.inline is not None:
-            return descriptor.inline
+        inline = descriptor.inline
+        if inline is not None:
+            return inline
         return self._client.read_blob(self._repository, descriptor, limit=_CONFIG_LIMIT)
 
 

@@ -202,8 +202,9 @@ class _Pull:
     def manifest_of(self, child: Descriptor) -> tuple[Manifest, str]:
         if self.store.has(child.digest, child.size):
             return read_manifest(self.store, child), "exists"
-        if child.inline is not None:
-            return Manifest.parse(child.inline, child.media_type, child.digest), "fetched"
+        inline = child.inline
+        if inline is not None:
+            return Manifest.parse(inline, child.media_type, child.digest), "fetched"
         return self.client.get_manifest(self.reference.repository, str(child.digest)), "fetched"
 
     def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:

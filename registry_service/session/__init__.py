@@ -1,6 +1,7 @@
 """The verbs.
 
 sender   a request to one registry, with what it asks for
+answers  what headers say of content
 paging   lists that come in pages
 upload   blobs on their way out
 blob     blobs on their way in

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -19,6 +19,8 @@ from ..hosts import is_private_literal, origin
 from ..observe import Observer
 from ..settings import RegistrySettings
 from ..transport import Response, Transport
+from ..urls import follow
+from .answers import is_whole
 from .blob import RemoteBlob, range_start
 
 __all__ = ["check_url", "open_foreign"]
@@ -91,13 +93,14 @@ def _open(
     part = {"Range": f"bytes={offset}-"} if 0 < offset < size else {}
     for headers in (part, {}) if part else ({},):
         response = _get(url, headers, transport, registry, cancel, observer)
-        if response.status == 206 and headers:
+        if response.status == 206:
+            begin = offset if headers else 0
             start = range_start(response.headers.get("Content-Range"))
-            if start == offset:
-                return RemoteBlob(response, offset)
+            if start == begin and (headers or is_whole(response)):
+                return RemoteBlob(response, begin)
         elif response.status == 200:
             return RemoteBlob(response, 0)
-        elif response.status not in (206, 416):
+        elif response.status != 416:
             raise response.error()
         response.close()
     raise ProtocolError(f"{show_url(url)}: a part of the blob came where all of it was asked for")
@@ -121,5 +124,10 @@ def _get(
         if response.status not in (301, 302, 303, 307, 308) or not location:
             return response
         response.close()
-        url = urldefrag(urljoin(url, location)).url
+        url = follow(
+            url,
+            location,
+            f"GET {show_url(url)}",
+            may_be_insecure=transport.settings.may_be_insecure,
+        )
     raise ProtocolError(f"{show_url(url)}: more than {_REDIRECTS} redirects")

@@ -15,12 +15,11 @@ from ..cancel import Cancellation
 from ..capabilities import CapabilityTable
 from ..constants import APIVersion
 from ..descriptor import Descriptor
-from ..digest import HASHABLE, Digest
+from ..digest import Digest
 from ..endpoint import Endpoint, RegistryInfo
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
-    InvalidDigestError,
     ProtocolError,
     RegistryError,
     show_url,
@@ -29,6 +28,15 @@ from ..ledger import Ledger
 from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
 from ..observe import Observer, ProgressCallback
 from ..transport import Readable, Response, Transport
+from .answers import (
+    described,
+    digest_of,
+    header_digest,
+    is_whole,
+    number,
+    stated_digest,
+    verified,
+)
 from .blob import RemoteBlob, range_start
 from .foreign import open_foreign
 from .paging import pages
@@ -131,16 +139,16 @@ class V2Client:
             if response.status != 200:
                 raise response.error()
             raw = response.read(self._limit)
-            wanted = _digest_of(reference)
+            wanted = digest_of(reference)
             manifest = Manifest.parse(
                 raw,
                 response.headers.get("Content-Type"),
-                wanted or _stated_digest(response),
+                wanted or stated_digest(response),
             )
             if wanted is None and manifest.schema1 is not None:
                 # Some servers sign anew what they serve: their name for it is the one that
                 # stays the same.
-                named = _header_digest(response) or manifest.digest
+                named = header_digest(response) or manifest.digest
                 manifest = dataclasses.replace(manifest, digest=named)
             return manifest
 
@@ -162,7 +170,7 @@ class V2Client:
             if response.status != 200:
                 raise response.error()
             raw = response.read(self._limit)
-        return _verified(raw, descriptor.digest, "manifest")
+        return verified(raw, descriptor.digest, "manifest")
 
     def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
         """What the manifest is, without fetching it; None where there is none.
@@ -177,7 +185,7 @@ class V2Client:
             if response.status == 404:
                 return None
             # A HEAD has no body that would say why it was refused; the GET's has.
-            found = _described(response, reference) if response.status == 200 else None
+            found = described(response, reference) if response.status == 200 else None
             if found is not None:
                 return found
         try:
@@ -193,7 +201,7 @@ class V2Client:
         self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
     ) -> Digest:
         """As `put_manifest`, of whatever media type the document is."""
-        wanted = _digest_of(reference)
+        wanted = digest_of(reference)
         if wanted is not None and wanted != manifest.digest:
             raise DigestMismatchError(
                 f"the manifest {manifest.digest} cannot be put as {wanted}",
@@ -223,7 +231,7 @@ class V2Client:
             if response.status == 404:
                 return None
             if response.status == 200:
-                size = _number(response.headers.get("Content-Length"))
+                size = number(response.headers.get("Content-Length"))
                 if size is not None:
                     return size
         try:
@@ -253,7 +261,7 @@ class V2Client:
             self._capabilities.learn(self.endpoint.host, ranges=response.status == 206)
         if response.status == 206:
             start = range_start(response.headers.get("Content-Range"))
-            if start == offset and (offset or _is_whole(response)):
+            if start == offset and (offset or is_whole(response)):
                 return RemoteBlob(response, offset)
             # A part, and not the one that was asked for: then rather the whole.
             response.close()
@@ -287,7 +295,7 @@ class V2Client:
             )
         with self.open_blob(repository, descriptor.digest) as blob:
             raw = blob.read(limit)
-        return _verified(raw, descriptor.digest, "blob")
+        return verified(raw, descriptor.digest, "blob")
 
     def mount_blob(self, repository: str, digest: Digest, source: str) -> bool:
         """Take a blob over from the repository ``source`` of the same registry.
@@ -381,7 +389,7 @@ class V2Client:
         return f"{self._base}{quote(repository)}/blobs/{quote(str(digest), safe=':')}"
 
     def _name(self, repository: str, reference: str | Digest) -> str:
-        mark = "@" if _digest_of(reference) is not None else ":"
+        mark = "@" if digest_of(reference) is not None else ":"
         return f"{self.endpoint.host}/{repository}{mark}{reference}"
 
     @staticmethod
@@ -393,64 +401,3 @@ class V2Client:
             url=response.url,
             errors=response.errors(),
         )
-
-
-def _verified(raw: bytes, digest: Digest, what: str) -> bytes:
-    actual = Digest.of(raw, digest.algorithm)
-    if actual != digest:
-        raise DigestMismatchError(
-            f"{what} {digest}: the {len(raw)} bytes that came have the digest {actual}",
-            expected=str(digest),
-            actual=str(actual),
-            size=len(raw),
-        )
-    return raw
-
-
-def _digest_of(reference: str | Digest) -> Digest | None:
-    """The digest that a reference is, None for a tag: a tag has no colon."""
-    if isinstance(reference, Digest):
-        return reference
-    return Digest.parse(reference) if ":" in reference else None
-
-
-def _header_digest(response: Response) -> Digest | None:
-    """The digest that the server gives what it answers with."""
-    try:
-        return Digest.parse(response.headers.get("Docker-Content-Digest", "").strip())
-    except InvalidDigestError:
-        return None
-
-
-def _stated_digest(response: Response) -> Digest | None:
-    """The digest that the server says the body has, if it is one that can be verified."""
-    digest = _header_digest(response)
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    # Of schema 1 it is a name, and not always one that the bytes can be held to.
-    if digest is None or digest.algorithm not in HASHABLE or kind in SCHEMA1_TYPES:
-        return None
-    return digest
-
-
-def _described(response: Response, reference: str | Digest) -> Descriptor | None:
-    """The descriptor in the headers of an answer to HEAD, None if they are too few.
-
-    For a digest, it is the digest that counts, not what the server says of it.
-    """
-    size = _number(response.headers.get("Content-Length"))
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    old = kind in SCHEMA1_TYPES
-    digest = _digest_of(reference) or (_header_digest if old else _stated_digest)(response)
-    if digest is None or not size or not (old or kind in MANIFEST_TYPES):
-        return None
-    return Descriptor(media_type=kind, digest=digest, size=size)
-
-
-def _is_whole(response: Response) -> bool:
-    """Whether a part that nobody asked for is all there is."""
-    _, _, total = response.headers.get("Content-Range", "").rpartition("/")
-    return response.length is not None and total.strip() == str(response.length)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None

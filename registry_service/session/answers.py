@@ -1,0 +1,82 @@
+"""What the headers of an answer say of the content, and how far that is believed."""
+
+from __future__ import annotations
+
+from ..descriptor import Descriptor
+from ..digest import HASHABLE, Digest
+from ..errors import DigestMismatchError, InvalidDigestError
+from ..media import MANIFEST_TYPES, SCHEMA1_TYPES
+from ..transport import Response
+
+__all__ = [
+    "described",
+    "digest_of",
+    "header_digest",
+    "is_whole",
+    "number",
+    "stated_digest",
+    "verified",
+]
+
+
+def verified(raw: bytes, digest: Digest, what: str) -> bytes:
+    """``raw``, which is what ``digest`` names. Raises `DigestMismatchError`."""
+    actual = Digest.of(raw, digest.algorithm)
+    if actual != digest:
+        raise DigestMismatchError(
+            f"{what} {digest}: the {len(raw)} bytes that came have the digest {actual}",
+            expected=str(digest),
+            actual=str(actual),
+            size=len(raw),
+        )
+    return raw
+
+
+def digest_of(reference: str | Digest) -> Digest | None:
+    """The digest that a reference is, None for a tag: a tag has no colon."""
+    if isinstance(reference, Digest):
+        return reference
+    return Digest.parse(reference) if ":" in reference else None
+
+
+def header_digest(response: Response) -> Digest | None:
+    """The digest that the server gives what it answers with."""
+    try:
+        return Digest.parse(response.headers.get("Docker-Content-Digest", "").strip())
+    except InvalidDigestError:
+        return None
+
+
+def stated_digest(response: Response) -> Digest | None:
+    """The digest that the server says the body has, if it is one that can be verified."""
+    digest = header_digest(response)
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    # Of schema 1 it is a name, and not always one that the bytes can be held to.
+    if digest is None or digest.algorithm not in HASHABLE or kind in SCHEMA1_TYPES:
+        return None
+    return digest
+
+
+def described(response: Response, reference: str | Digest) -> Descriptor | None:
+    """The descriptor in the headers of an answer to HEAD, None if they are too few.
+
+    For a digest, it is the digest that counts, not what the server says of it.
+    """
+    size = number(response.headers.get("Content-Length"))
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    old = kind in SCHEMA1_TYPES
+    digest = digest_of(reference) or (header_digest if old else stated_digest)(response)
+    if digest is None or not size or not (old or kind in MANIFEST_TYPES):
+        return None
+    return Descriptor(media_type=kind, digest=digest, size=size)
+
+
+def is_whole(response: Response) -> bool:
+    """Whether a part that nobody asked for is all there is."""
+    _, _, total = response.headers.get("Content-Range", "").rpartition("/")
+    return response.length is not None and total.strip() == str(response.length)
+
+
+def number(text: str | None) -> int | None:
+    """The number that a header holds, None where it holds none."""
+    return int(text) if text and text.isascii() and text.isdigit() else None

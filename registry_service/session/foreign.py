@@ -8,6 +8,7 @@ redirect is held to the same. The bytes are verified by whoever reads them, as a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -63,10 +64,11 @@ def open_foreign(
 
     Raises the failure of the only URL, or `RegistryError` that names each; `CancelledError`.
     """
+    asking = _Asking(transport, registry, cancel, observer)
     failures: list[RegistryError] = []
     for url in descriptor.urls[:_MOST]:
         try:
-            return _open(url, offset, descriptor.size, transport, registry, cancel, observer)
+            return asking.open(url, offset, descriptor.size)
         except RegistryError as error:
             cancel.check()
             observer.log("info", f"{descriptor.digest}: {error}")
@@ -81,53 +83,46 @@ def open_foreign(
     )
 
 
-def _open(
-    url: str,
-    offset: int,
-    size: int,
-    transport: Transport,
-    registry: str,
-    cancel: Cancellation,
-    observer: Observer,
-) -> RemoteBlob:
-    part = {"Range": f"bytes={offset}-"} if 0 < offset < size else {}
-    for headers in (part, {}) if part else ({},):
-        response = _get(url, headers, transport, registry, cancel, observer)
-        if response.status == 206:
-            begin = offset if headers else 0
-            start = range_start(response.headers.get("Content-Range"))
-            if start == begin and (headers or is_whole(response)):
-                return RemoteBlob(response, begin)
-        elif response.status == 200:
-            return RemoteBlob(response, 0)
-        elif response.status != 416:
-            raise response.error()
-        response.close()
-    raise ProtocolError(f"{show_url(url)}: a part of the blob came where all of it was asked for")
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asking:
+    transport: Transport
+    registry: str
+    cancel: Cancellation
+    observer: Observer
 
+    def open(self, url: str, offset: int, size: int) -> RemoteBlob:
+        part = {"Range": f"bytes={offset}-"} if 0 < offset < size else {}
+        for headers in (part, {}) if part else ({},):
+            response = self.get(url, headers)
+            if response.status == 206:
+                begin = offset if headers else 0
+                start = range_start(response.headers.get("Content-Range"))
+                if start == begin and (headers or is_whole(response)):
+                    return RemoteBlob(response, begin)
+            elif response.status == 200:
+                return RemoteBlob(response, 0)
+            elif response.status != 416:
+                raise response.error()
+            response.close()
+        raise ProtocolError(f"{show_url(url)}: not the part of the blob came that was asked for")
 
-def _get(
-    url: str,
-    headers: Mapping[str, str],
-    transport: Transport,
-    registry: str,
-    cancel: Cancellation,
-    observer: Observer,
-) -> Response:
-    """The answer, after redirects, each of which may lead where the URL itself might have."""
-    for _ in range(_REDIRECTS + 1):
-        check_url(url, registry, transport.settings)
-        response = transport.request(
-            "GET", url, headers=headers, cancel=cancel, observer=observer, redirects=False
-        )
-        location = response.headers.get("Location")
-        if response.status not in (301, 302, 303, 307, 308) or not location:
-            return response
-        response.close()
-        url = follow(
-            url,
-            location,
-            f"GET {show_url(url)}",
-            may_be_insecure=transport.settings.may_be_insecure,
-        )
-    raise ProtocolError(f"{show_url(url)}: more than {_REDIRECTS} redirects")
+    def get(self, url: str, headers: Mapping[str, str]) -> Response:
+        """The answer, after redirects, each of which may lead where the URL itself might have."""
+        settings = self.transport.settings
+        for _ in range(_REDIRECTS + 1):
+            check_url(url, self.registry, settings)
+            response = self.transport.request(
+                "GET",
+                url,
+                headers=headers,
+                cancel=self.cancel,
+                observer=self.observer,
+                redirects=False,
+            )
+            location = response.headers.get("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not location:
+                return response
+            response.close()
+            what = f"GET {show_url(url)}"
+            url = follow(url, location, what, may_be_insecure=settings.may_be_insecure)
+        raise ProtocolError(f"{show_url(url)}: more than {_REDIRECTS} redirects")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import json
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,15 @@ import pytest
 from support_services import require
 from support_store import make_store, names
 
+from registry_service.cancel import Cancellation
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
-from registry_service.errors import DigestMismatchError, DoesNotExistError, StoreError
+from registry_service.errors import (
+    CancelledError,
+    DigestMismatchError,
+    DoesNotExistError,
+    StoreError,
+)
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
 from registry_service.reference import Reference
 from registry_service.store import REF_NAME, MemorySource, Store
@@ -252,6 +263,99 @@ def test_names_that_several_processes_give_at_once_are_all_kept(tmp_path: Path) 
         assert set(found) == wanted | {"h.io/shared:1"}
         assert len(store.references()) == len(found)
         assert store.read(found["h.io/ben:7"].digest) == b"ben 7"
+
+
+# the lock of the index
+
+
+@contextlib.contextmanager
+def held_elsewhere(root: Path) -> Iterator[None]:
+    """The lock of the index, held as another process would."""
+    with (root / "ingest" / "index.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Watched(Cancellation):
+    """A cancellation that knows when somebody waits with an eye on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = threading.Event()
+        self._looks = 0
+
+    def check(self) -> None:
+        self._looks += 1
+        if self._looks > 3:
+            self.waited.set()
+        super().check()
+
+
+def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:
+    """``work`` under way in a thread, and what it raises."""
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, raised
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_wait_for_the_index_ends_with_its_cancellation(
+    store: Store, tmp_path: Path, remove: bool
+) -> None:
+    descriptor = store.put(b"1", OCI_MANIFEST)
+    store.tag("h.io/old:1", descriptor)
+    first, second = Watched(), Watched()
+
+    def change(cancel: Cancellation) -> None:
+        if remove:
+            store.untag("h.io/old:1", cancel=cancel)
+        else:
+            store.tag("h.io/new:1", descriptor, cancel=cancel)
+
+    with held_elsewhere(tmp_path):
+        # One of them polls the file's lock, and the other waits for the one.
+        waits = [in_thread(functools.partial(change, one)) for one in (first, second)]
+        assert first.waited.wait(20) and second.waited.wait(20)
+        begun = time.monotonic()
+        for cancel in (first, second):
+            cancel.cancel()
+        for thread, raised in waits:
+            thread.join(20)
+            assert [type(error) for error in raised] == [CancelledError]
+        assert time.monotonic() - begun < 1
+    assert store.references() == [("h.io/old:1", descriptor)]
+
+
+def test_who_is_cancelled_already_names_nothing(store: Store) -> None:
+    descriptor = store.put(b"1", OCI_MANIFEST)
+    cancel = Cancellation()
+    cancel.cancel()
+    with pytest.raises(CancelledError):
+        store.tag("h.io/x:1", descriptor, cancel=cancel)
+    assert store.references() == []
+
+
+def test_a_wait_for_the_index_that_is_not_cancelled_goes_on(store: Store, tmp_path: Path) -> None:
+    descriptor = store.put(b"1", OCI_MANIFEST)
+    first, second = Watched(), Watched()
+    with held_elsewhere(tmp_path):
+        gone, _ = in_thread(lambda: store.tag("h.io/x:1", descriptor, cancel=first))
+        stays, raised = in_thread(lambda: store.tag("h.io/x:2", descriptor, cancel=second))
+        assert first.waited.wait(20) and second.waited.wait(20)
+        first.cancel()
+        gone.join(20)
+        assert stays.is_alive()
+    stays.join(20)
+    assert raised == []
+    assert store.references() == [("h.io/x:2", descriptor)]
 
 
 def test_skopeo_reads_the_layout(store: Store) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import InvalidReferenceError, ManifestError, RegistryError
@@ -93,14 +94,16 @@ def _present(store: Store, node: Node) -> tuple[str, ...]:
     return () if platform is None else (str(platform),)
 
 
-def tag(store: Store, source: Reference, target: Reference) -> Descriptor:
+def tag(
+    store: Store, source: Reference, target: Reference, cancel: Cancellation | None = None
+) -> Descriptor:
     """Give an image of the store another name."""
     if target.digest is not None:
         raise InvalidReferenceError(
             f"{target}: a new name is a tag; the digest is the image's own and is not given"
         )
     descriptor = find(store, source)
-    store.tag(str(target), descriptor)
+    store.tag(str(target), descriptor, cancel=cancel)
     return descriptor
 
 

@@ -53,7 +53,7 @@ def pull(
     run.fetch(manifest, 0)
     cancel.check()
     run.store_manifest(manifest)
-    store.tag(str(reference), descriptor)
+    store.tag(str(reference), descriptor, cancel=cancel)
     run.settle(descriptor, state)
     return descriptor
 

@@ -58,7 +58,7 @@ def inspect(call: Call) -> Status:
 def tag(call: Call) -> Status:
     """One row: the new name and what it stands for."""
     source, target = map(Reference.parse, call.job.args)
-    named = listing.tag(call.store, source, target)
+    named = listing.tag(call.store, source, target, call.cancel)
     call.job.row(str(target), str(named.digest), named.media_type, named.size, "tagged")
     return Status.OK
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..cancel import Cancellation
 from ..digest import Digest
 from ..errors import DiskFullError, StoreError
 
@@ -133,12 +134,13 @@ def sweep(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, timeout: float) -> Iterator[None]:
+def file_lock(path: Path, timeout: float, cancel: Cancellation | None = None) -> Iterator[None]:
     """Hold the lock file ``path``, alone among all processes and threads.
 
-    Raises `StoreError` when another holds it for longer than ``timeout`` seconds. The file
-    stays: a lock that is removed could be held twice.
+    Raises `StoreError` when another holds it for longer than ``timeout`` seconds, and
+    `CancelledError`. The file stays: a lock that is removed could be held twice.
     """
+    cancel = cancel or Cancellation()
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
@@ -152,7 +154,8 @@ def file_lock(path: Path, timeout: float) -> Iterator[None]:
                     "see whether it hangs (fuser shows which it is)",
                     retryable=True,
                 )
-            time.sleep(_POLL)
+            cancel.wait(_POLL)
+            cancel.check()
         yield
     finally:
         os.close(fd)  # which frees the lock

@@ -16,15 +16,17 @@ that does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
+from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import DigestMismatchError, DoesNotExistError, ManifestError, StoreError
@@ -37,6 +39,7 @@ __all__ = ["REF_NAME", "Layout"]
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 
 _LOCK_TIMEOUT: Final = 30.0
+_LOOK: Final = 0.05  # seconds between two looks at the cancellation in a wait for the mutex
 
 
 class Layout:
@@ -145,8 +148,12 @@ class Layout:
             found.append((name, dataclasses.replace(descriptor, annotations=rest)))
         return found
 
-    def set_entry(self, name: str, descriptor: Descriptor) -> None:
-        """Let ``name`` name ``descriptor`` and nothing else. Durable when it returns."""
+    def set_entry(self, name: str, descriptor: Descriptor, cancel: Cancellation) -> None:
+        """Let ``name`` name ``descriptor`` and nothing else. Durable when it returns.
+
+        Raises `CancelledError`, and nothing has changed.
+        """
+        cancel.check()
         for directory in (self._blobs, *self._blobs.iterdir()):
             if directory.is_dir():
                 sync_directory(directory)
@@ -158,10 +165,13 @@ class Layout:
             kept.insert(places[0] if places else len(kept), entry)
             return kept
 
-        self._change(change)
+        self._change(change, cancel)
 
-    def remove_entry(self, name: str) -> bool:
-        """Let ``name`` name nothing. False when it did so before. Durable when it returns."""
+    def remove_entry(self, name: str, cancel: Cancellation) -> bool:
+        """Let ``name`` name nothing. False when it did so before. Durable when it returns.
+
+        Raises `CancelledError`, and nothing has changed.
+        """
         removed = False
 
         def change(entries: list[Any]) -> list[Any]:
@@ -170,7 +180,7 @@ class Layout:
             removed = bool(places)
             return kept
 
-        self._change(change)
+        self._change(change, cancel)
         return removed
 
     # the index file
@@ -178,7 +188,7 @@ class Layout:
     def _start(self) -> None:
         """Make what a layout needs, once; refuse a layout of another version."""
         marker = self.images / "oci-layout"
-        with self._mutex, file_lock(self.ingest / "index.lock", _LOCK_TIMEOUT):
+        with self._locked(Cancellation()):
             if not marker.exists():
                 replace_file(marker, _dump({"imageLayoutVersion": "1.0.0"}), self.ingest)
             version = _load(marker).get("imageLayoutVersion")
@@ -192,13 +202,25 @@ class Layout:
     def _read(self) -> dict[str, Any]:
         return _load(self._index)
 
-    def _change(self, change: Callable[[list[Any]], list[Any]]) -> None:
-        with self._mutex, file_lock(self.ingest / "index.lock", _LOCK_TIMEOUT):
+    @contextlib.contextmanager
+    def _locked(self, cancel: Cancellation) -> Iterator[None]:
+        """The index is this thread's alone. Raises `CancelledError`, whatever is waited for."""
+        while not self._mutex.acquire(timeout=_LOOK):
+            cancel.check()
+        try:
+            with file_lock(self.ingest / "index.lock", _LOCK_TIMEOUT, cancel):
+                yield
+        finally:
+            self._mutex.release()
+
+    def _change(self, change: Callable[[list[Any]], list[Any]], cancel: Cancellation) -> None:
+        with self._locked(cancel):
             document = self._read()
             before = _manifests(document, self._index)
             after = change(list(before))
             if after == before:
                 return
+            cancel.check()  # who gave up must not find it done
             replace_file(self._index, _dump({**document, "manifests": after}), self.ingest)
             sync_directory(self.images)
 

@@ -171,18 +171,28 @@ class Store:
 
     # names
 
-    def tag(self, reference: Reference | str, descriptor: Descriptor) -> None:
+    def tag(
+        self,
+        reference: Reference | str,
+        descriptor: Descriptor,
+        *,
+        cancel: Cancellation | None = None,
+    ) -> None:
         """Let ``reference`` name ``descriptor``, and nothing else any more.
 
         Durable, with the content that is here, when it returns. Raises `DoesNotExistError`
-        when the content is not in the store.
+        when the content is not in the store, and `CancelledError`, when nothing has changed:
+        another process may hold the index for a while.
         """
         self.size(descriptor.digest)
-        self._layout.set_entry(str(reference), descriptor)
+        self._layout.set_entry(str(reference), descriptor, cancel or Cancellation())
 
-    def untag(self, reference: Reference | str) -> bool:
-        """Let ``reference`` name nothing; the content stays. False if it did so before."""
-        return self._layout.remove_entry(str(reference))
+    def untag(self, reference: Reference | str, *, cancel: Cancellation | None = None) -> bool:
+        """Let ``reference`` name nothing; the content stays. False if it did so before.
+
+        Raises `CancelledError`, as `tag`.
+        """
+        return self._layout.remove_entry(str(reference), cancel or Cancellation())
 
     def resolve(self, reference: Reference | str) -> Descriptor | None:
         """What ``reference`` names, or None."""

@@ -1,0 +1,67 @@
+"""The jobs, in the process, with a damaged store, a wrong registry and a machine in the way."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support_service import Bench
+
+from engine import State
+from registry_service.platform import Platform
+from registry_service.store import disk
+from registry_service.testing import Registry
+from registry_service.testing.images import push_image, random_image
+
+HERE = str(Platform.here())
+OTHER = "linux/s390x"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "state")
+    yield made
+    made.engine.shutdown(grace=0)
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with Registry() as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", ["pull", "tag"])
+def test_a_cancel_ends_a_job_that_waits_for_the_index_and_it_names_nothing(
+    bench: Bench, registry: Registry, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    push_image(registry, "test/app", "2", random_image(2, platform=HERE))
+    bench.run("pull", f"{registry.host}/test/app:1")
+    args = {
+        "pull": [f"{registry.host}/test/app:2"],
+        "tag": [f"{registry.host}/test/app:1", "other:1"],
+    }[name]
+    waits = threading.Event()
+    try_lock = disk.try_lock
+
+    def watched(fd: int, path: Path | str) -> bool:
+        got = try_lock(fd, path)
+        if not got:
+            waits.set()
+        return got
+
+    monkeypatch.setattr(disk, "try_lock", watched)
+    job = bench.job(name, *args)
+    with (bench.state / "ingest" / "index.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        runner = threading.Thread(target=job.run)
+        runner.start()
+        assert waits.wait(20)
+        job.cancel()
+        runner.join(1)
+        assert not runner.is_alive()
+    assert job.state is State.CANCELLED
+    assert bench.names == [f"{registry.host}/test/app:1"]

@@ -114,6 +114,18 @@ def test_damage_is_noticed_when_it_is_read(store: Store) -> None:
         store.read(descriptor.digest)
 
 
+def test_put_makes_good_what_was_damaged(store: Store) -> None:
+    descriptor = store.put(b"raw", "a/b")
+    place = store.images / "blobs" / "sha256" / descriptor.digest.hex
+    for damage in (b"row", b"", b"rawer"):
+        place.write_bytes(damage)
+        assert store.put(b"raw", "a/b") == descriptor
+        assert store.read(descriptor.digest) == b"raw"
+    written = place.stat().st_ino
+    store.put(b"raw", "a/b")  # what is whole is left alone
+    assert place.stat().st_ino == written
+
+
 def test_a_large_blob_is_not_read_at_once(store: Store) -> None:
     descriptor = store.put(b"12345", "a/b")
     assert store.read(descriptor.digest, 5) == b"12345"

@@ -14,7 +14,7 @@ from engine import State
 from registry_service.platform import Platform
 from registry_service.store import disk
 from registry_service.testing import Registry
-from registry_service.testing.images import push_image, random_image
+from registry_service.testing.images import push_image, random_image, random_index
 
 HERE = str(Platform.here())
 OTHER = "linux/s390x"
@@ -65,3 +65,38 @@ def test_a_cancel_ends_a_job_that_waits_for_the_index_and_it_names_nothing(
         assert not runner.is_alive()
     assert job.state is State.CANCELLED
     assert bench.names == [f"{registry.host}/test/app:1"]
+
+
+# damage
+
+
+def damage(bench: Bench, digest: str) -> None:
+    """Change a byte of what the store has under that digest."""
+    path = bench.state / "images" / "blobs" / Path(*digest.split(":"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("tag", ["a", "b"])
+def test_a_pull_makes_a_damaged_manifest_good(bench: Bench, registry: Registry, tag: str) -> None:
+    image = random_image(1, platform=HERE)
+    for name in ("a", "b"):
+        push_image(registry, "test/app", name, image)
+    bench.run("pull", f"{registry.host}/test/app:a")
+    damage(bench, image.digest)
+    rows = bench.run("pull", f"{registry.host}/test/app:{tag}")
+    assert (rows[-1]["digest"], rows[-1]["state"]) == (image.digest, "fetched")
+    assert bench.broken() == []
+
+
+def test_a_pull_makes_a_damaged_part_of_an_index_good(bench: Bench, registry: Registry) -> None:
+    index = random_index(1, platforms=[HERE, OTHER])
+    push_image(registry, "test/multi", "1", index)
+    reference = f"{registry.host}/test/multi:1"
+    bench.run("pull", reference)
+    damage(bench, index.images[0].digest)
+    states = {row["digest"]: row["state"] for row in bench.run("pull", reference)}
+    assert states.pop(index.images[0].digest) == "fetched"
+    assert set(states.values()) == {"exists"}
+    assert bench.broken() == []

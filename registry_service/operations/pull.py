@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import DoesNotExistError, ManifestError, PlatformError, RegistryError
+from ..errors import (
+    DigestMismatchError,
+    DoesNotExistError,
+    ManifestError,
+    PlatformError,
+    RegistryError,
+)
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..observe import Observer, Settled
 from ..platform import Platform
@@ -130,15 +136,16 @@ class _Pull:
         and cheaper where registries count the fetches.
         """
         known = self.store.resolve(str(self.reference))
-        if known is not None and is_manifest(known) and self.store.has(known.digest, known.size):
+        stored = self.stored(known) if known is not None and is_manifest(known) else None
+        if stored is not None:
             head = self.client.head_manifest(self.reference.repository, self.reference.locator)
-            if head is not None and head.digest in (known.digest, origin_of(self.store, known)):
-                return read_manifest(self.store, known), "exists", known
+            if head is not None and head.digest in (stored.digest, origin_of(self.store, known)):
+                return stored, "exists", known
         manifest = self.client.get_manifest(self.reference.repository, self.reference.locator)
         if manifest.schema1 is not None:
             made = self.upgraded(manifest, manifest.schema1)
             return made, "converted", converted_from(made.descriptor, manifest.digest)
-        had = self.store.has(manifest.digest, len(manifest.raw))
+        had = self.stored(manifest.descriptor) is not None
         return manifest, "exists" if had else "fetched", manifest.descriptor
 
     def upgraded(self, old: Manifest, data: ManifestData) -> Manifest:
@@ -162,6 +169,16 @@ class _Pull:
             f"image {made.manifest.digest}",
         )
         return made.manifest
+
+    def stored(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest that the store has; None also for one that is damaged, which is
+        fetched again then, and made good."""
+        if not self.store.has(descriptor.digest, descriptor.size):
+            return None
+        try:
+            return read_manifest(self.store, descriptor)
+        except (DigestMismatchError, DoesNotExistError):
+            return None
 
     def fetch(self, manifest: Manifest, depth: int) -> None:
         """Everything that ``manifest`` needs, as far as it was chosen."""
@@ -200,8 +217,9 @@ class _Pull:
         self.settle(child, "fetched")
 
     def manifest_of(self, child: Descriptor) -> tuple[Manifest, str]:
-        if self.store.has(child.digest, child.size):
-            return read_manifest(self.store, child), "exists"
+        stored = self.stored(child)
+        if stored is not None:
+            return stored, "exists"
         inline = child.inline
         if inline is not None:
             return Manifest.parse(inline, child.media_type, child.digest), "fetched"

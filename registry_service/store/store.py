@@ -96,7 +96,7 @@ class Store:
         return self._layout.read(digest, limit)
 
     def put(self, raw: bytes, media_type: str, digest: Digest | None = None) -> Descriptor:
-        """Keep a manifest's bytes, and return what names them.
+        """Keep a manifest's bytes, and return what names them. What was damaged is made good.
 
         Raises `DigestMismatchError` when they are not what ``digest`` names.
         """
@@ -109,9 +109,19 @@ class Store:
                 size=len(raw),
             )
         descriptor = Descriptor(media_type=media_type, digest=actual, size=len(raw))
-        if self._layout.size(actual) != len(raw):
+        if not self._is_whole(descriptor):
             self._layout.put(actual, raw)
         return descriptor
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        """Whether the content is here, all of it and undamaged."""
+        if not self.has(descriptor.digest, descriptor.size):
+            return False
+        try:
+            self._layout.read(descriptor.digest, descriptor.size)
+        except (DigestMismatchError, DoesNotExistError):
+            return False
+        return True
 
     # transfers
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_service import Bench
 
-from engine import State
+from engine import State, Status
 from registry_service.platform import Platform
 from registry_service.store import disk
 from registry_service.testing import Registry
@@ -100,3 +102,26 @@ def test_a_pull_makes_a_damaged_part_of_an_index_good(bench: Bench, registry: Re
     assert states.pop(index.images[0].digest) == "fetched"
     assert set(states.values()) == {"exists"}
     assert bench.broken() == []
+
+
+# what a registry has wrong
+
+
+def put_index(registry: Registry, repository: str, *parts: dict[str, Any]) -> None:
+    """An index of those parts, as they are, under the tag 1."""
+    media_type = "application/vnd.oci.image.index.v1+json"
+    document = {"schemaVersion": 2, "mediaType": media_type, "manifests": list(parts)}
+    registry.put_manifest(repository, "1", json.dumps(document).encode(), media_type)
+
+
+def test_an_index_that_gives_a_wrong_size_is_refused(bench: Bench, registry: Registry) -> None:
+    image = random_image(1, platform=HERE)
+    push_image(registry, "test/multi", "part", image)
+    size = len(image.manifest)
+    part = {"mediaType": image.media_type, "digest": image.digest, "size": size + 1}
+    put_index(registry, "test/multi", part)
+    status, message = bench.fail("pull", f"{registry.host}/test/multi:1", platform="all")
+    assert status is Status.ERROR
+    assert f"{image.digest} has {size} bytes" in message
+    assert str(size + 1) in message
+    assert bench.names == []

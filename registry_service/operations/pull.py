@@ -223,7 +223,13 @@ class _Pull:
         inline = child.inline
         if inline is not None:
             return Manifest.parse(inline, child.media_type, child.digest), "fetched"
-        return self.client.get_manifest(self.reference.repository, str(child.digest)), "fetched"
+        part = self.client.get_manifest(self.reference.repository, str(child.digest))
+        if len(part.raw) != child.size:  # what has another size would never count as complete
+            raise ManifestError(
+                f"{child.digest} has {len(part.raw)} bytes, and the index that names it says "
+                f"{child.size}"
+            )
+        return part, "fetched"
 
     def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:
         """All of them at once, as far as the store's workers go; each is told as it settles."""

@@ -104,7 +104,7 @@ class Fault:
     It raises ``refuse`` when opened; ``ignore_offset`` begins at 0; ``wrong_offset`` says so;
     ``corrupt`` is the place of a byte that is changed; ``more`` bytes follow the end; after
     ``after`` bytes it ends (``drop``: with `ConnectionBrokenError`); ``piece`` is the most
-    that one read gives.
+    that one read gives; ``silent`` does not say how many bytes there are.
     """
 
     refuse: Exception | None = None
@@ -115,6 +115,7 @@ class Fault:
     after: int | None = None
     drop: bool = True
     piece: int = 2**30
+    silent: bool = False
 
 
 class FaultySource:
@@ -147,7 +148,7 @@ class _FaultyStream:
         self._rest = memoryview(data if fault.after is None else data[: fault.after])
         self._fault = fault
         self.offset = offset + 1 if fault.wrong_offset else offset
-        self.length = len(data)
+        self.length = None if fault.silent else len(data)
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = min(len(buffer), len(self._rest), self._fault.piece)

@@ -125,3 +125,23 @@ def test_an_index_that_gives_a_wrong_size_is_refused(bench: Bench, registry: Reg
     assert f"{image.digest} has {size} bytes" in message
     assert str(size + 1) in message
     assert bench.names == []
+
+
+@pytest.mark.parametrize("more", [-1, 1, 100_000])
+def test_a_manifest_that_gives_a_layer_another_size_is_refused_soon(
+    bench: Bench, registry: Registry, more: int
+) -> None:
+    image = random_image(1, layers=1, platform=HERE)
+    document = json.loads(image.manifest)
+    (layer,) = document["layers"]
+    size = layer["size"]
+    layer["size"] += more
+    for blob in image.blobs.values():
+        registry.put_blob("test/app", blob)
+    registry.put_manifest("test/app", "1", json.dumps(document).encode(), image.media_type)
+    status, message = bench.fail("pull", f"{registry.host}/test/app:1")
+    assert status is Status.ERROR
+    assert f"has {size} bytes, its descriptor says {size + more}" in message
+    asked = [one for one in registry.requests if layer["digest"] in one.path]
+    assert len(asked) == 2  # a second try, and no more
+    assert bench.names == []

@@ -140,11 +140,43 @@ def test_a_byte_that_went_wrong_once_is_fetched_again(store: Store) -> None:
 
 
 def test_more_bytes_than_were_said_are_cut_off(store: Store, tmp_path: Path) -> None:
-    source = FaultySource(CONTENT, [Fault(more=10**6)] * 9)
+    source = FaultySource(CONTENT, [Fault(more=10**6, silent=True)] * 9)
     with pytest.raises(DigestMismatchError, match="more than the 700000 bytes"):
         store.ensure(source.descriptor, source).wait()
     assert not store.has(source.descriptor.digest)
     assert names(tmp_path / "ingest") == []
+
+
+@pytest.mark.parametrize("said", [1, len(CONTENT) - 1, len(CONTENT) + 1])
+def test_a_source_that_says_another_size_is_not_read(
+    store: Store, tmp_path: Path, said: int
+) -> None:
+    source = FaultySource(CONTENT)
+    descriptor = dataclasses.replace(source.descriptor, size=said)
+    with pytest.raises(
+        DigestMismatchError, match=f"has 700000 bytes, its descriptor says {said}$"
+    ) as caught:
+        store.ensure(descriptor, source).wait()
+    assert caught.value.size == len(CONTENT)
+    assert source.offsets == [0, 0]  # a second try, and no more
+    eventually(lambda: names(tmp_path / "ingest") == [])
+
+
+def test_what_is_fetched_again_is_no_gain(store: Store) -> None:
+    class Short(FaultySource):
+        """It has less than its descriptor says, and no byte after that."""
+
+        def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
+            if offset >= len(self.content):
+                self.offsets.append(offset)
+                raise RegistryHTTPError(http_status=416, method="GET", url="http://h/")
+            return super().open(descriptor, offset, cancel)
+
+    source = Short(CONTENT, [Fault(silent=True)] * 99)
+    descriptor = dataclasses.replace(source.descriptor, size=len(CONTENT) + 1)
+    with pytest.raises(ConnectionBrokenError, match="ended after 700000 of 700001 bytes"):
+        store.ensure(descriptor, source).wait()
+    assert source.offsets == [0, len(CONTENT), 0]
 
 
 @pytest.mark.parametrize("drop", [True, False])

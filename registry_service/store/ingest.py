@@ -108,8 +108,10 @@ class Partial:
         """Append what ``stream`` brings, until the blob is complete.
 
         Raises what the stream raises, `ConnectionBrokenError` for one that ends early,
-        `DigestMismatchError` for one that brings more than the descriptor says, `DiskFullError`.
+        `DigestMismatchError` for one that has more or less than the descriptor says,
+        `DiskFullError`.
         """
+        self._check(stream)
         self._skip(stream, buffer, cancel)
         size, room = self._size, len(buffer)
         while self.position < size:
@@ -206,14 +208,28 @@ class Partial:
             self.position += count
             report("verifying", self.position)
 
-    def _skip(self, stream: BlobStream, buffer: memoryview, cancel: Cancellation) -> None:
-        """Read past what is here already, from a source that cannot begin after it."""
-        behind = self.position - stream.offset
-        if behind and stream.offset:
+    def _check(self, stream: BlobStream) -> None:
+        """Refuse a source that begins elsewhere, or says that the blob has another size.
+
+        One that begins in the middle may give a piece at a time: it says nothing of the whole.
+        """
+        if stream.offset not in (0, self.position):
             raise ProtocolError(
                 f"blob {self._digest}: asked for the bytes from {self.position} on, the source "
                 f"gives those from {stream.offset} on"
             )
+        length = stream.length
+        if not stream.offset and length is not None and length != self._size:
+            raise DigestMismatchError(
+                f"blob {self._digest}: the source has {length} bytes, its descriptor says "
+                f"{self._size}",
+                expected=str(self._digest),
+                size=length,
+            )
+
+    def _skip(self, stream: BlobStream, buffer: memoryview, cancel: Cancellation) -> None:
+        """Read past what is here already, from a source that cannot begin after it."""
+        behind = self.position - stream.offset
         while behind:
             cancel.check()
             count = stream.readinto(buffer[: min(len(buffer), behind)])

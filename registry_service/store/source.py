@@ -23,7 +23,8 @@ class BlobStream(Protocol):
 
     @property
     def length(self) -> int | None:
-        """The bytes that follow, as far as the source knows. The store does not rely on it."""
+        """The bytes that follow, as far as the source knows. From the start of a blob they are
+        its size: where the descriptor says another one, nothing is read."""
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill ``buffer`` as far as one read goes, and return how many bytes that was; 0 at

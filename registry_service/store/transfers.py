@@ -28,7 +28,13 @@ from typing import Final, Literal
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import CancelledError, InvalidDigestError, RegistryError, StoreError
+from ..errors import (
+    CancelledError,
+    DigestMismatchError,
+    InvalidDigestError,
+    RegistryError,
+    StoreError,
+)
 from ..observe import LogCallback, ProgressCallback
 from .ingest import Partial
 from .layout import Layout
@@ -141,6 +147,7 @@ class Flight:
         self._name = str(descriptor.digest)
         self._partial: Partial | None = None
         self._polls = 0
+        self._furthest = 0  # bytes that were fetched once: those that are fetched again are no gain
         self._reported = ("", 0.0)
 
     @property
@@ -205,7 +212,8 @@ class Flight:
             self._report("fetching", begin)
             partial.fill(stream, buffer, self.cancel, self._report)
         finally:
-            attempt.gained = partial.position > begin
+            attempt.gained = partial.position > max(begin, self._furthest)
+            self._furthest = max(partial.position, self._furthest)
             with contextlib.suppress(RegistryError, OSError):  # what was read is read
                 stream.close()
 
@@ -222,6 +230,8 @@ class Flight:
                 taker.settle(None, error)
         if out_of_range(error) and self._partial is not None:
             self._partial.discard()
+        elif isinstance(error, DigestMismatchError):
+            self._furthest = 0  # they were wrong
         follower = self._owner.choose(self)
         if follower is None:
             return None

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import Request, scripted
 from support_service import Bench
 
 from engine import State, Status
+from registry_service.digest import Digest
 from registry_service.platform import Platform
 from registry_service.store import disk
 from registry_service.testing import Registry
@@ -145,3 +147,24 @@ def test_a_manifest_that_gives_a_layer_another_size_is_refused_soon(
     asked = [one for one in registry.requests if layer["digest"] in one.path]
     assert len(asked) == 2  # a second try, and no more
     assert bench.names == []
+
+
+def test_no_tag_keeps_the_others_back(bench: Bench, registry: Registry) -> None:
+    """Neither a name that is no tag, nor wrong bytes, nor a refusal."""
+    listed = ["bad tag", f"sha256:{'a' * 64}", "corrupt", "refused", "whole"]
+    for number, tag in enumerate(listed[2:]):
+        push_image(registry, "test/app", tag, random_image(number, platform=HERE))
+    (layer, *_) = random_image(0, platform=HERE).layers
+    registry.add_fault(f"corrupt:offset=10,path=/v2/test/app/blobs/{Digest.of(layer)}")
+    registry.add_fault("status:code=403,path=/manifests/refused")
+
+    def tags(request: Request) -> None:
+        request.answer(200, {"name": "test/app", "tags": listed})
+
+    with scripted(tags) as server:
+        registry.add_fault(f"redirect:to=http://{server.host}/tags,path=/tags/list")
+        status, message = bench.fail("pull", f"{registry.host}/test/app", allTags=True)
+    assert status is Status.ERROR
+    assert f"4 of 5 tags of {registry.host}/test/app" in message
+    assert all(f"{tag}: " in message for tag in listed[:-1])
+    assert bench.names == [f"{registry.host}/test/app:whole"]

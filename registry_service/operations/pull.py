@@ -18,9 +18,12 @@ from ..digest import Digest
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
+    InvalidDigestError,
+    InvalidReferenceError,
     ManifestError,
     PlatformError,
     RegistryError,
+    RegistryHTTPError,
 )
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..observe import Observer, Settled
@@ -75,8 +78,8 @@ def pull_all_tags(
 ) -> list[str]:
     """Fetch every tag of a repository; returns the tags.
 
-    A tag that cannot be pulled does not keep the others back; at the end an error names all
-    of those.
+    A tag that cannot be pulled, or is none, does not keep the others back; at the end an error
+    names all of those.
     """
     pulled: list[str] = []
     failed: list[tuple[str, RegistryError]] = []
@@ -91,8 +94,10 @@ def pull_all_tags(
                 cancel=cancel,
                 observer=observer,
             )
-        except (DoesNotExistError, ManifestError, PlatformError) as error:
-            observer.log("warning", f"{reference.with_tag(tag)}: {error}", tag=tag)
+        except RegistryError as error:
+            if not _of_one_tag(error):
+                raise
+            observer.log("warning", f"{reference.name}:{tag}: {error}", tag=tag)
             failed.append((tag, error))
         else:
             pulled.append(tag)
@@ -105,6 +110,23 @@ def pull_all_tags(
             code="incomplete",
         )
     return pulled
+
+
+def _of_one_tag(error: RegistryError) -> bool:
+    """Whether ``error`` says nothing of the other tags: what is there under this one is wrong,
+    or may not be had. The tag itself is the server's word, and may be none."""
+    if isinstance(error, RegistryHTTPError):
+        return not error.retryable
+    return isinstance(
+        error,
+        (
+            DigestMismatchError,
+            InvalidDigestError,
+            InvalidReferenceError,
+            ManifestError,
+            PlatformError,
+        ),
+    )
 
 
 class _Pull:

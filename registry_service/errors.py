@@ -167,7 +167,8 @@ class DiskFullError(StoreError):
 
 
 class SettingsError(RegistryError):
-    """A value of the configuration that cannot be used. ``key`` names it."""
+    """A value of the configuration that cannot be used. ``key`` names it. The status is that
+    of a program that is started with it; in a job it is that of an error."""
 
     code = "configuration"
     status = _USAGE

@@ -168,3 +168,21 @@ def test_no_tag_keeps_the_others_back(bench: Bench, registry: Registry) -> None:
     assert f"4 of 5 tags of {registry.host}/test/app" in message
     assert all(f"{tag}: " in message for tag in listed[:-1])
     assert bench.names == [f"{registry.host}/test/app:whole"]
+
+
+# what the configuration has wrong
+
+
+@pytest.mark.parametrize("file", ["c.cert", "ca.crt"])
+def test_certificates_that_cannot_be_used_are_not_the_user_s_fault(
+    tmp_path: Path, file: str
+) -> None:
+    place = tmp_path / "certs.d" / "registry.test"
+    place.mkdir(parents=True)
+    (place / file).write_text("nonsense")
+    bench = Bench(tmp_path / "state", certs_dirs=[str(tmp_path / "certs.d")])
+    status, message = bench.fail("tags", "registry.test/app")
+    assert status is Status.ERROR
+    assert str(place / file) in message
+    assert "Usage" not in message
+    bench.engine.shutdown(grace=0)

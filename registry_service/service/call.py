@@ -14,7 +14,7 @@ from engine.errors import UsageError
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
-from ..errors import StoreError
+from ..errors import SettingsError, StoreError
 from ..headers import meta_headers
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
@@ -157,11 +157,17 @@ class Entry:
 
 
 def run(handler: Handler, job: Job, shared: Shared) -> Status:
-    """Run a handler for ``job``, whose cancel ends whatever the library waits for."""
+    """Run a handler for ``job``, whose cancel ends whatever the library waits for.
+
+    What a running job finds wrong in the configuration is no wrong usage of the job.
+    """
     cancel = Cancellation()
     remove = job.on_cancel(cancel.cancel)
     try:
         return handler(Call(job=job, shared=shared, cancel=cancel, observer=_observer(job)))
+    except SettingsError as error:
+        error.status = Status.ERROR
+        raise
     finally:
         remove()
 

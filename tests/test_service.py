@@ -367,6 +367,18 @@ def test_an_index_goes_whole_and_not_at_all_when_parts_are_missing(
         assert other.manifest("multi", index.images[1].digest) is not None
 
 
+def test_push_of_one_platform_refuses_an_image_of_another(bench: Bench, registry: Registry) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=OTHER))
+    reference = f"{registry.host}/test/app:1"
+    bench.run("pull", reference)
+    registry.clear_requests()
+    status, message = bench.fail("push", reference, platform="linux/arm64")
+    assert status is Status.ERROR
+    assert f"is for {OTHER} only, not for linux/arm64" in message
+    assert registry.requests == []
+    bench.run("push", reference, platform=OTHER)
+
+
 def test_push_of_what_the_store_has_not(bench: Bench, registry: Registry) -> None:
     status, message = bench.fail("push", f"{registry.host}/nothing:1")
     assert status is Status.ERROR

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from ..descriptor import Descriptor
 from ..digest import Digest
@@ -14,12 +15,25 @@ from ..platform import Platform
 from ..reference import Reference
 from ..store import Store
 
-__all__ = ["ALL", "Node", "choose", "find", "held", "read_manifest", "tree", "wishes"]
+__all__ = [
+    "ALL",
+    "Node",
+    "check_fits",
+    "check_platform",
+    "choose",
+    "find",
+    "held",
+    "names_platform",
+    "read_manifest",
+    "tree",
+    "wishes",
+]
 
 #: The platform that stands for every platform.
 ALL = "all"
 
 _Key: TypeAlias = tuple[Digest, int, str]
+_CONFIG_LIMIT = 4 * 1024 * 1024
 _DEEPEST = 8  # indexes within indexes; real ones nest twice at the most
 
 
@@ -154,6 +168,36 @@ def choose(manifest: Manifest, wanted: str) -> tuple[Descriptor, ...]:
             raise PlatformError(f"the image has nothing for {platform}; it has {platforms(parts)}")
         chosen |= inner
     return tuple(parts[place] for place in sorted(chosen))
+
+
+def check_platform(store: Store, reference: Reference, config: Descriptor, wanted: str) -> None:
+    """Refuse an image of one platform where another one was asked for by name.
+
+    ``config`` is in the store. Raises `PlatformError`; not for an artifact, which has none.
+    """
+    if not names_platform(config):
+        return
+    try:
+        value = json.loads(store.read(config.digest, _CONFIG_LIMIT))
+    except (ValueError, RecursionError):
+        return
+    has = Platform.from_json(value) if isinstance(value, dict) else None
+    if has is not None:
+        check_fits(reference, has, wanted)
+
+
+def check_fits(reference: Reference, has: Platform, wanted: str) -> None:
+    """Raise `PlatformError` where an image for ``has`` is none of the platforms ``wanted``."""
+    platforms = wishes(wanted)
+    if not any(one.matches(has) for one in platforms):
+        raise PlatformError(
+            f"{reference} is for {has} only, not for {', '.join(map(str, platforms))}"
+        )
+
+
+def names_platform(config: Descriptor | None) -> TypeGuard[Descriptor]:
+    """Whether it is the configuration of an image, which names its platform."""
+    return config is not None and config.media_type.endswith(("image.v1+json", "config.v1+json"))
 
 
 def platforms(descriptors: Sequence[Descriptor]) -> str:

@@ -9,7 +9,6 @@ names what it does not have.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 
 from ..cancel import Cancellation
@@ -27,19 +26,24 @@ from ..errors import (
 )
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..observe import Observer, Settled
-from ..platform import Platform
 from ..reference import Reference
 from ..schema1 import ManifestData
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
 from ..store import Store, Transfer
-from .content import choose, is_manifest, read_manifest, wishes
+from .content import (
+    check_fits,
+    check_platform,
+    choose,
+    is_manifest,
+    names_platform,
+    read_manifest,
+)
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 
 __all__ = ["pull", "pull_all_tags"]
 
 _DEEPEST = 8
-_CONFIG_LIMIT = 4 * 1024 * 1024
 
 
 def pull(
@@ -173,7 +177,7 @@ class _Pull:
     def upgraded(self, old: Manifest, data: ManifestData) -> Manifest:
         """The OCI image that a schema 1 manifest stands for, whose parts are in the store."""
         if self.platform not in ("", "all"):
-            self.check_fits(platform_of_schema1(data))
+            check_fits(self.reference, platform_of_schema1(data), self.platform)
         made = upgraded(
             data,
             repository=self.reference.repository,
@@ -294,25 +298,6 @@ class _Pull:
     def check_platform(self, manifest: Manifest) -> None:
         """An image of one platform is refused where another one was asked for by name."""
         config = manifest.config
-        if config is None or not config.media_type.endswith(("image.v1+json", "config.v1+json")):
-            return
-        self.states[config.digest] = self.ensure(config).wait(self.cancel)
-        has = platform_of(self.store.read(config.digest, _CONFIG_LIMIT))
-        if has is not None:
-            self.check_fits(has)
-
-    def check_fits(self, has: Platform) -> None:
-        wanted = wishes(self.platform)
-        if not any(one.matches(has) for one in wanted):
-            raise PlatformError(
-                f"{self.reference} is for {has} only, not for {', '.join(map(str, wanted))}"
-            )
-
-
-def platform_of(config: bytes) -> Platform | None:
-    """The platform that an image's configuration names, or None."""
-    try:
-        value = json.loads(config)
-    except (ValueError, RecursionError):
-        return None
-    return Platform.from_json(value) if isinstance(value, dict) else None
+        if names_platform(config):
+            self.states[config.digest] = self.ensure(config).wait(self.cancel)
+            check_platform(self.store, self.reference, config, self.platform)

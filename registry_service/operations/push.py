@@ -20,7 +20,7 @@ from ..observe import Observer, Settled
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
-from .content import Node, find, held, platforms, tree
+from .content import ALL, Node, check_platform, find, held, platforms, tree
 from .convert import converted_tree
 from .selection import select, without_foreign
 
@@ -50,7 +50,9 @@ def push(
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
     """
-    node = select(tree(store, find(store, reference)), platform)
+    whole = tree(store, find(store, reference))
+    _check_platform(store, reference, whole, platform)
+    node = select(whole, platform)
     if not foreign:
         node = without_foreign(node)
     _check_complete(reference, node)
@@ -82,6 +84,15 @@ def _formatted(
     if made is None:
         raise ManifestError(f"{reference} is no image, and so there is no {format.value} manifest")
     return made
+
+
+def _check_platform(store: Store, reference: Reference, node: Node, platform: str) -> None:
+    """An image of one platform is not sent where another one was asked for by name."""
+    manifest = node.manifest
+    config = None if manifest is None or manifest.is_index else manifest.config
+    if platform in ("", ALL) or config is None or not store.has(config.digest, config.size):
+        return
+    check_platform(store, reference, config, platform)
 
 
 def _check_complete(reference: Reference, node: Node) -> None:

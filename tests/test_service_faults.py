@@ -16,7 +16,7 @@ from support_service import Bench
 from engine import State, Status
 from registry_service.digest import Digest
 from registry_service.platform import Platform
-from registry_service.store import disk
+from registry_service.store import REF_NAME, disk
 from registry_service.testing import Registry
 from registry_service.testing.images import push_image, random_image, random_index
 
@@ -168,6 +168,27 @@ def test_no_tag_keeps_the_others_back(bench: Bench, registry: Registry) -> None:
     assert f"4 of 5 tags of {registry.host}/test/app" in message
     assert all(f"{tag}: " in message for tag in listed[:-1])
     assert bench.names == [f"{registry.host}/test/app:whole"]
+
+
+# what other tools did
+
+
+@pytest.mark.parametrize("name", ["1.0", "app", "Team/App:1", "registry.test/app", "app:1"])
+def test_what_no_name_of_ours_leads_to_is_not_listed(
+    bench: Bench, registry: Registry, name: str
+) -> None:
+    """Another tool's entry `1.0` would read as `docker.io/library/1.0`, which finds nothing."""
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    reference = f"{registry.host}/test/app:1"
+    bench.run("pull", reference)
+    path = bench.state / "images" / "index.json"
+    index = json.loads(path.read_bytes())
+    (ours,) = index["manifests"]
+    theirs = {**ours, "annotations": {REF_NAME: name}}
+    path.write_text(json.dumps({**index, "manifests": [ours, theirs]}))
+    assert bench.names == [reference]
+    for listed in bench.names:
+        bench.run("inspect", listed)
 
 
 # what the configuration has wrong

@@ -123,13 +123,16 @@ def find(store: Store, reference: Reference) -> Descriptor:
 
 
 def held(store: Store) -> list[tuple[Reference, Descriptor]]:
-    """The images of the store whose names are references; other tools' entries are left out."""
+    """The images of the store whose names are references, written in full: by another name no
+    image is found. Other tools' entries are left out."""
     images = []
     for name, descriptor in store.references():
         try:
-            images.append((Reference.parse(name, default_tag=None), descriptor))
+            reference = Reference.parse(name, default_tag=None)
         except InvalidReferenceError:
             continue
+        if str(reference) == name and (reference.tag or reference.digest):
+            images.append((reference, descriptor))
     return images
 
 

@@ -191,6 +191,19 @@ def test_what_no_name_of_ours_leads_to_is_not_listed(
         bench.run("inspect", listed)
 
 
+def test_a_damaged_store_is_not_hidden_by_the_registry(bench: Bench, registry: Registry) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    reference = f"{registry.host}/test/app:1"
+    bench.run("pull", reference)
+    path = bench.state / "images" / "index.json"
+    path.write_bytes(path.read_bytes()[:20])
+    registry.clear_requests()
+    status, message = bench.fail("inspect", reference)
+    assert status is Status.ERROR
+    assert "index.json is damaged" in message
+    assert registry.requests == []
+
+
 # what the configuration has wrong
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import InvalidReferenceError, ManifestError, RegistryError
+from ..errors import InvalidReferenceError, ManifestError, RegistryError, StoreError
 from ..manifest import Manifest
 from ..observe import Observer
 from ..platform import Platform
@@ -163,7 +163,9 @@ def inspect(
     if not remote:
         try:
             top = find(store, reference)
-        except RegistryError:
+        except StoreError as error:
+            if error.code != "not-in-store":  # damage is told, and hidden by nothing
+                raise
             remote = True
         else:
             reader = _Reader(store)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -72,6 +73,21 @@ def test_the_callers_annotations_are_copied() -> None:
 def test_the_place_of_what_is_wrong_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ManifestError, match=said):
         Descriptor.from_json({**PLAIN, **change}, "layers[3]")
+
+
+def test_inline_content_counts_where_it_is_what_the_digest_says() -> None:
+    whole = Descriptor(media_type="a/b", digest=Digest.of(b"x"), size=1, data=b"x")
+    assert whole.inline == b"x"
+    unknown = Digest.parse("blake3:" + "0" * 64)
+    others: list[dict[str, Any]] = [
+        {"data": None},
+        {"data": b"y"},
+        {"size": 2},
+        {"data": b"xx", "digest": Digest.of(b"xx")},
+        {"digest": unknown},
+    ]
+    for change in others:
+        assert dataclasses.replace(whole, **change).inline is None
 
 
 def test_a_missing_size_is_named() -> None:

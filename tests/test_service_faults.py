@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import threading
@@ -168,6 +169,22 @@ def test_no_tag_keeps_the_others_back(bench: Bench, registry: Registry) -> None:
     assert f"4 of 5 tags of {registry.host}/test/app" in message
     assert all(f"{tag}: " in message for tag in listed[:-1])
     assert bench.names == [f"{registry.host}/test/app:whole"]
+
+
+@pytest.mark.parametrize("data", [b"{}", None])
+def test_inspect_shows_no_inline_content_that_is_not_what_its_digest_says(
+    bench: Bench, registry: Registry, data: bytes | None
+) -> None:
+    image = random_image(1, platform=HERE)
+    push_image(registry, "test/app", "1", image)
+    document = json.loads(image.manifest)
+    document["config"]["data"] = base64.b64encode(data or image.config).decode()
+    registry.put_manifest("test/app", "1", json.dumps(document).encode(), image.media_type)
+    registry.clear_requests()
+    (row,) = bench.run("inspect", f"{registry.host}/test/app:1", remote=True)
+    assert row["config"] == json.loads(image.config)
+    fetched = [one for one in registry.requests if "/blobs/" in one.path]
+    assert len(fetched) == (0 if data is None else 1)
 
 
 # what other tools did

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -139,6 +140,33 @@ def test_a_disk_that_is_full_is_said_and_the_daemon_goes_on(
             assert broken(small / "state") == []
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (b'{"author": "%s"}' % (b"a" * 1_500_000), "bytes, and the row has room for"),
+        (b"[" * 20 + b"]" * 20, "nest deeper"),
+        (b'{"author": %d}' % 2**70, "64 bits"),
+        (b"[0%s]" % (b",0" * 70_000), "70001 elements"),
+        (b'{"author": NaN}', "no number"),
+    ],
+)
+def test_inspect_shows_an_image_whose_configuration_no_row_can_carry(
+    trial_daemon: Daemon, registry: Registry, config: bytes, words: str
+) -> None:
+    image = random_image(1, platform=HERE)
+    push_image(registry, "test/app", "1", image)
+    document = json.loads(image.manifest)
+    document["config"]["digest"] = registry.put_blob("test/app", config)
+    document["config"]["size"] = len(config)
+    registry.put_manifest("test/app", "1", json.dumps(document).encode(), image.media_type)
+    result = trial_daemon.run_ctl("--output", "json", "inspect", f"{registry.host}/test/app:1")
+    assert result.returncode == 0, result.stderr
+    row = json.loads(result.stdout)
+    assert row["config"] is None
+    assert len(row["layers"]) == len(image.layers)
+    assert words in result.stderr
 
 
 # interruptions

@@ -18,6 +18,7 @@ from ..reference import Reference
 from ..schema1 import ManifestData
 from ..session.v2 import V2Client
 from ..store import Store
+from .cells import ROOM, weight
 from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
 from .schema1 import show
 
@@ -25,6 +26,7 @@ __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
 _CONFIG_LIMIT = 4 * 1024 * 1024
 _DEEPEST = 8
+_LONGEST_TIME = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +155,15 @@ def inspect(
     connect: Callable[[], V2Client],
     remote: bool = False,
     platform: str = ALL,
+    observer: Observer | None = None,
 ) -> Iterator[Inspection]:
     """What an image is: its own manifest first, then, for an index, those of its platforms.
 
     The store is asked first; where it has no such image, or with ``remote``, the registry.
-    Of an index in the store, what was not pulled has no configuration.
+    Of an index in the store, what was not pulled has no configuration. What is too much for
+    a row is left out, and ``observer`` is told why.
     """
+    observer = observer or Observer()
     reader: _Reader
     if not remote:
         try:
@@ -179,9 +184,29 @@ def inspect(
         top = manifest.descriptor
     assert manifest is not None
     if manifest.schema1 is not None:
-        yield _old(str(reference), manifest, manifest.schema1)
+        yield _fitted(_old(str(reference), manifest, manifest.schema1), observer)
         return
-    yield from _inspect(str(reference), top, manifest, reader, platform, set(), 0)
+    for one in _inspect(str(reference), top, manifest, reader, platform, set(), 0):
+        yield _fitted(one, observer)
+
+
+def _fitted(inspection: Inspection, observer: Observer) -> Inspection:
+    """The same without what does not fit into a row."""
+    room = ROOM
+    empty: dict[str, Any] = {"annotations": {}, "layers": (), "config": None}
+    left_out = {}
+    for name, nothing in empty.items():
+        try:
+            heavy = weight(getattr(inspection, name))
+            if heavy > room:
+                raise ValueError(f"{heavy} bytes, and the row has room for {room}")
+        except ValueError as error:
+            left_out[name] = nothing
+            text = f"{inspection.digest}: 'inspect' cannot show '{name}': {error}"
+            observer.log("warning", text)
+        else:
+            room -= heavy
+    return dataclasses.replace(inspection, **left_out)
 
 
 def _old(reference: str, manifest: Manifest, data: ManifestData) -> Inspection:
@@ -225,7 +250,7 @@ def _inspect(
         media_type=descriptor.media_type,
         size=descriptor.size + sum(one.size for one in (*parts, *layers)),
         platform="" if stated is None else str(stated),
-        created=str(config.get("created") or "") if isinstance(config, dict) else "",
+        created=_created(config),
         layers=tuple(one.to_json() for one in layers),
         annotations={} if manifest is None else manifest.annotations,
         config=config,
@@ -249,6 +274,12 @@ def _load(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
+
+
+def _created(config: Any) -> str:
+    """When the image was made, as it says itself; a time is never long."""
+    created = config.get("created") if isinstance(config, dict) else None
+    return created if isinstance(created, str) and len(created) <= _LONGEST_TIME else ""
 
 
 def _platform(config: Any) -> Platform | None:

@@ -39,6 +39,7 @@ def inspect(call: Call) -> Status:
         connect=lambda: call.client(reference),
         remote=call.job.env.get_bool("remote"),
         platform=call.platform or ALL,
+        observer=call.observer,
     ):
         call.job.row(
             one.reference,

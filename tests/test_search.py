@@ -169,6 +169,13 @@ def test_answers_that_are_no_results(value: Any) -> None:
         SearchResults.from_json(value)
 
 
+@pytest.mark.parametrize(
+    ("said", "stars"), [(2**63 - 1, 2**63 - 1), (2**80, 2**63 - 1), (-(2**80), 0), (-1, 0)]
+)
+def test_no_number_of_stars_is_too_large(said: int, stars: int) -> None:
+    assert SearchResult.from_json({"name": "a", "star_count": said}).star_count == stars
+
+
 def test_odd_fields_do_not_hurt() -> None:
     found = SearchResult.from_json({"name": "a", "description": None, "star_count": "many"})
     assert found == SearchResult(name="a")

@@ -23,6 +23,7 @@ __all__ = ["SearchClient", "SearchResult", "SearchResults"]
 
 _PAGE: Final = 100  # the most that the public index gives on a page
 _LIMIT: Final = 16 * 1024 * 1024
+_MOST_STARS: Final = 2**63 - 1
 _NO_SEARCH: Final = frozenset({400, 403, 404, 405, 410, 501})
 
 
@@ -42,14 +43,20 @@ class SearchResult:
         name = value.get("name") if isinstance(value, Mapping) else None
         if not isinstance(name, str) or not name:
             raise ProtocolError("a search result without a name")
-        stars = value.get("star_count")
         return cls(
             name=name,
             description=str(value.get("description") or ""),
-            star_count=stars if isinstance(stars, int) and not isinstance(stars, bool) else 0,
+            star_count=_stars(value.get("star_count")),
             is_official=value.get("is_official") is True,
             is_trusted=value.get("is_trusted") is True or value.get("is_automated") is True,
         )
+
+
+def _stars(value: Any) -> int:
+    """Within what a row can carry: one odd result must not fail a whole search."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return min(max(value, 0), _MOST_STARS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

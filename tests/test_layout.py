@@ -200,6 +200,18 @@ def test_an_index_without_entries_is_empty(store: Store) -> None:
     assert store.references() == []
 
 
+def test_a_layout_whose_files_were_removed_heals(store: Store) -> None:
+    descriptor = store.put(b"1", OCI_MANIFEST)
+    for name in ("index.json", "oci-layout"):
+        (store.images / name).unlink()
+    assert store.references() == []
+    assert store.resolve("h.io/x:1") is None
+    assert not store.untag("h.io/x:1")
+    store.tag("h.io/x:1", descriptor)
+    assert store.references() == [("h.io/x:1", descriptor)]
+    assert (store.images / "oci-layout").exists()
+
+
 def test_a_layout_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "oci-layout").write_text('{"imageLayoutVersion": "2.0.0"}')

@@ -38,6 +38,7 @@ __all__ = ["REF_NAME", "Layout"]
 #: The annotation of an entry of ``index.json`` that holds its name.
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 
+_EMPTY: Final = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _LOCK_TIMEOUT: Final = 30.0
 _LOOK: Final = 0.05  # seconds between two looks at the cancellation in a wait for the mutex
 
@@ -55,6 +56,7 @@ class Layout:
         self.ingest = ingest
         self._blobs = images / "blobs"
         self._index = images / "index.json"
+        self._marker = images / "oci-layout"
         self._mutex = threading.Lock()
         for directory in (ingest, self._blobs / "sha256"):
             make_directory(directory)
@@ -186,21 +188,31 @@ class Layout:
     # the index file
 
     def _start(self) -> None:
-        """Make what a layout needs, once; refuse a layout of another version."""
-        marker = self.images / "oci-layout"
+        """Make what a layout needs; refuse a layout of another version."""
         with self._locked(Cancellation()):
-            if not marker.exists():
-                replace_file(marker, _dump({"imageLayoutVersion": "1.0.0"}), self.ingest)
-            version = _load(marker).get("imageLayoutVersion")
+            self._make()
+            version = _load(self._marker).get("imageLayoutVersion")
             if not isinstance(version, str) or not version.startswith("1."):
-                raise StoreError(f"{marker}: an image layout of version {version!r} is not known")
-            if not self._index.exists():
-                empty = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-                replace_file(self._index, _dump(empty), self.ingest)
-                sync_directory(self.images)
+                raise StoreError(
+                    f"{self._marker}: an image layout of version {version!r} is not known"
+                )
+
+    def _make(self) -> None:
+        """Make the files of a layout where they are missing. The lock is held."""
+        if not self._marker.exists():
+            replace_file(self._marker, _dump({"imageLayoutVersion": "1.0.0"}), self.ingest)
+        if not self._index.exists():
+            replace_file(self._index, _dump(_EMPTY), self.ingest)
+            sync_directory(self.images)
 
     def _read(self) -> dict[str, Any]:
-        return _load(self._index)
+        """The index; a file that somebody removed names nothing."""
+        try:
+            return _load(self._index)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return _EMPTY
+            raise
 
     @contextlib.contextmanager
     def _locked(self, cancel: Cancellation) -> Iterator[None]:
@@ -215,6 +227,7 @@ class Layout:
 
     def _change(self, change: Callable[[list[Any]], list[Any]], cancel: Cancellation) -> None:
         with self._locked(cancel):
+            self._make()
             document = self._read()
             before = _manifests(document, self._index)
             after = change(list(before))

@@ -2,8 +2,9 @@
 
 A partial file holds the first bytes of one blob. It stays when a transfer is cancelled, fails or
 is killed, and the next one goes on from its end, having hashed again what is there. It goes away
-in three cases: it became the blob; its bytes are known to be wrong; the disk is full, when space
-matters more to everything else on it than a resumed transfer does.
+in three cases: it became the blob; its bytes are known to be wrong; the disk had no room for what
+it still lacks, when space matters more to everything else on it than a resumed transfer does. The
+other partial files of the same pull stay: with room made, the next one goes on from them.
 """
 
 from __future__ import annotations

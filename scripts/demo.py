@@ -23,6 +23,7 @@ from types import FrameType
 
 import bcrypt
 
+from engine.endpoints import SOCKET_PATH_BYTES
 from registry_service.platform import Platform
 from registry_service.testing import Registry
 from registry_service.testing.images import push_image, random_image, random_index
@@ -48,7 +49,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, _stop)
     try:
-        with tempfile.TemporaryDirectory(prefix="demo-") as place:
+        with tempfile.TemporaryDirectory(prefix="demo-", dir=place_for_all()) as place:
             return demonstrate(Path(place))
     except (KeyboardInterrupt, StoppedError):
         print("\ndemo: stopped", file=sys.stderr)
@@ -56,6 +57,14 @@ def main() -> int:
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+
+
+def place_for_all() -> str:
+    """Where everything goes: the usual place, or /tmp where the daemon's socket would have a
+    longer path there than the kernel takes."""
+    usual = tempfile.gettempdir()
+    longest = os.fsencode(f"{usual}/demo-12345678/state/engine.sock")
+    return usual if len(longest) <= SOCKET_PATH_BYTES else "/tmp"
 
 
 class DemoError(Exception):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from support_daemon import running_daemon
 
 import engine
+from engine.endpoints import SOCKET_PATH_BYTES
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,6 +139,17 @@ def test_a_job_of_a_package_outside_this_repository(stranger: Path, tmp_path: Pa
 def test_the_readme_names_the_two_commands_and_the_makefile_has_them(command: str) -> None:
     assert f"    {command}\n" in (ROOT / "README.md").read_text()
     assert f"\n{command.removeprefix('make ')}: " in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(("length", "short"), [(40, False), (125, True)])
+def test_the_demonstration_has_a_place_for_its_socket(
+    monkeypatch: pytest.MonkeyPatch, length: int, short: bool
+) -> None:
+    usual = "/" + "d" * (length - 1)
+    monkeypatch.setattr(tempfile, "tempdir", usual)
+    place = runpy.run_path(str(ROOT / "scripts" / "demo.py"))["place_for_all"]()
+    assert place == ("/tmp" if short else usual)
+    assert len(f"{place}/demo-12345678/state/engine.sock") <= SOCKET_PATH_BYTES
 
 
 def test_the_examples_of_the_readme_are_python() -> None:

@@ -20,6 +20,7 @@ from .hosts import join_host_port
 
 __all__ = ["HostCertificates", "TLSContexts", "find_certificates", "tls_error"]
 
+_PREPARED = 10.0  # seconds; it takes some hundredths of one
 # X509_V_ERR_… of OpenSSL's x509_vfy.h
 _EXPIRED = frozenset({9, 10})
 _UNKNOWN_CA = frozenset({2, 18, 19, 20, 21, 27})
@@ -98,6 +99,7 @@ class TLSContexts:
     def __init__(self, dirs: Sequence[Path]) -> None:
         self._dirs = tuple(dirs)
         self._lock = threading.Lock()
+        self._preparing: threading.Thread | None = None
         self._common: ssl.SSLContext | None = None
         self._made: dict[tuple[str, int], tuple[HostCertificates, ssl.SSLContext]] = {}
 
@@ -106,7 +108,14 @@ class TLSContexts:
 
         They take longer than many a pull, and whoever needs them first would wait.
         """
-        threading.Thread(target=self._prepare, name="tls-roots", daemon=True).start()
+        self._preparing = threading.Thread(target=self._prepare, name="tls-roots", daemon=True)
+        self._preparing.start()
+
+    def close(self) -> None:
+        """Wait for what `prepare` began: a process that ended in the middle of it would take
+        the library away from under it, and crash."""
+        if self._preparing is not None:
+            self._preparing.join(_PREPARED)
 
     def get(self, host: str, port: int) -> ssl.SSLContext:
         """The context for ``host``. Raises `SettingsError` for files that cannot be used."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from support_manifests import Step, descriptor, document, layer, old_image, signed
-from test_service import HERE, OTHER, Bench
+from support_service import Bench
+from test_service import HERE, OTHER
 
 from engine import State, Status
 from engine.records import Log

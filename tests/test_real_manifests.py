@@ -16,7 +16,7 @@ import pytest
 from support_daemon import running_daemon
 from support_manifests import EMPTY_LAYER, Step, descriptor, document, layer, old_image, signed
 from support_real import docker_registry, make_layout, skopeo, umoci
-from test_service import Bench
+from support_service import Bench
 
 from engine import Status
 from registry_service.cancel import Cancellation

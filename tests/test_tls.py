@@ -160,3 +160,22 @@ def test_a_handshake_that_is_broken_off(tmp_path: Path) -> None:
         with pytest.raises(TLSError, match="handshake"):
             get(f"https://127.0.0.1:{listener.getsockname()[1]}/", tmp_path)
         thread.join(5)
+
+
+def test_closing_waits_for_what_was_begun_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the end of the process would take OpenSSL away from under a thread that is in it."""
+    contexts = TLSContexts(())
+    entered, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def roots(self: TLSContexts) -> None:
+        entered.set()
+        may_end.wait(10)
+        ended.set()
+
+    monkeypatch.setattr(TLSContexts, "_roots", roots)
+    contexts.prepare()
+    assert entered.wait(10)
+    threading.Timer(0.05, may_end.set).start()
+    contexts.close()
+    assert ended.is_set()
+    TLSContexts(()).close()  # nothing was begun

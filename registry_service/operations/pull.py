@@ -162,10 +162,9 @@ class _Pull:
         and cheaper where registries count the fetches.
         """
         known = self.store.resolve(str(self.reference))
-        stored = self.stored(known) if known is not None and is_manifest(known) else None
-        if stored is not None:
+        if known is not None and (stored := self.stored(known)) is not None:
             head = self.client.head_manifest(self.reference.repository, self.reference.locator)
-            if head is not None and head.digest in (stored.digest, origin_of(self.store, known)):
+            if head is not None and head.digest in (known.digest, origin_of(self.store, known)):
                 return stored, "exists", known
         manifest = self.client.get_manifest(self.reference.repository, self.reference.locator)
         if manifest.schema1 is not None:
@@ -199,7 +198,7 @@ class _Pull:
     def stored(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that the store has; None also for one that is damaged, which is
         fetched again then, and made good."""
-        if not self.store.has(descriptor.digest, descriptor.size):
+        if not is_manifest(descriptor) or not self.store.has(descriptor.digest, descriptor.size):
             return None
         try:
             return read_manifest(self.store, descriptor)

@@ -156,6 +156,10 @@ class Adapter(requests.adapters.HTTPAdapter):
         """Load what TLS needs ahead of its first use; it does not wait for that."""
         self._contexts.prepare()
 
+    def close(self) -> None:
+        self._contexts.close()
+        super().close()
+
     def exchange(
         self,
         method: str,

@@ -85,8 +85,9 @@ class AuthConfig:
 
     @property
     def basic(self) -> str:
-        """The value of an ``Authorization`` header of the basic scheme, or empty."""
-        if not (self.username or self.password):
+        """The value of an ``Authorization`` header of the basic scheme, or empty. A user name
+        that stands beside an identity token only says whose that is."""
+        if not (self.username or self.password) or (self.identity_token and not self.password):
             return ""
         pair = f"{self.username}:{self.password}".encode()
         return f"Basic {base64.b64encode(pair).decode('ascii')}"

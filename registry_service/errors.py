@@ -15,6 +15,7 @@
     ├── SettingsError                    configuration or environment that cannot be used (2)
     ├── CredentialsError                 credentials in a form that cannot be read (2)
     │   └── ConfigFileMissingError       a credentials file was named and is not there (2)
+    ├── CredentialStoreError             a credentials file or helper does not do what was asked
     ├── LoginRequiredError               401 after every way to authenticate was tried
     ├── RegistryHTTPError                an error answer: its status, method, URL, words
     │   ├── DoesNotExistError            404 for a manifest, tag list, blob or image
@@ -43,6 +44,7 @@ __all__ = [
     "CancelledError",
     "ConfigFileMissingError",
     "ConnectionBrokenError",
+    "CredentialStoreError",
     "CredentialsError",
     "DigestMismatchError",
     "DiskFullError",
@@ -185,6 +187,17 @@ class CredentialsError(RegistryError):
 
 class ConfigFileMissingError(CredentialsError):
     code = "config-file-missing"
+
+
+class CredentialStoreError(RegistryError):
+    """A credentials file that cannot be read or written, or a helper program that is missing
+    or fails. ``where`` is the file or the program."""
+
+    code = "credential-store"
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
 
 
 class LoginRequiredError(RegistryError):

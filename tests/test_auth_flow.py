@@ -36,10 +36,10 @@ IDENTITY = AuthConfig(identity_token="1d3nt1ty")
 
 
 def converse(
-    credentials: AuthConfig, answers: list[TokenAnswer], url: str = URL
+    credentials: AuthConfig, answers: list[TokenAnswer], url: str = URL, *, offline: bool = False
 ) -> tuple[Token, list[TokenRequest]]:
     """Run the flow against answers in order; the token and the requests."""
-    flow = token_flow(url, CHALLENGE, credentials, SCOPES)
+    flow = token_flow(url, CHALLENGE, credentials, SCOPES, offline=offline)
     requests = [next(flow)]
     for answer in answers:
         try:
@@ -91,6 +91,25 @@ def test_servers_that_know_no_post_are_asked_by_get(status: int) -> None:
     pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic "))
     assert token.value == "t"
     assert (request.method, pair) == ("GET", b":1d3nt1ty")
+
+
+def test_an_identity_token_has_its_user_s_name_where_it_goes_as_a_password() -> None:
+    credentials = AuthConfig(username="me", identity_token="1d3nt1ty")
+    assert credentials.basic == ""
+    _, (post, get) = converse(credentials, [TokenAnswer(status=404), good()])
+    assert post.method == "POST"
+    assert get.headers == {"Authorization": AuthConfig(username="me", password="1d3nt1ty").basic}
+    _, requests = converse(AuthConfig(username="me", password="pw"), [good()])
+    assert len(requests) == 1
+
+
+def test_an_identity_token_is_asked_for_only_when_it_is_wanted() -> None:
+    for offline in (False, True):
+        token, (request,) = converse(PASSWORD, [good(refresh_token="r")], offline=offline)
+        query = parse_qs(urlsplit(request.url).query)
+        assert query.get("offline_token") == (["true"] if offline else None)
+        assert token.identity == "r"
+        assert "'r'" not in repr(token)
 
 
 def test_a_realm_with_a_query_keeps_it() -> None:

@@ -26,7 +26,7 @@ class Authenticator:
 
     It begins with the challenge that the ping was answered with, so that the first request
     has its token already. One lock guards the challenge in force; tokens are the cache's,
-    which jobs share.
+    which jobs share. With ``offline`` token servers are asked for an identity token too.
     """
 
     def __init__(
@@ -36,17 +36,26 @@ class Authenticator:
         credentials: AuthConfig | None = None,
         *,
         cache: TokenCache | None = None,
+        offline: bool = False,
     ) -> None:
         self.credentials = credentials or AuthConfig()
         self._endpoint = endpoint
         self._transport = transport
         self._cache = cache or TokenCache()
+        self._offline = offline
+        self._identity = ""
         self._lock = threading.Lock()
         self._challenge = _choose(endpoint.challenges)
 
     @property
     def host(self) -> str:
         return self._endpoint.host
+
+    @property
+    def identity_token(self) -> str:
+        """What a token server handed out in place of the password, or empty."""
+        with self._lock:
+            return self._identity
 
     def authorize(
         self, scopes: Sequence[str], cancel: Cancellation, observer: Observer
@@ -153,12 +162,15 @@ class Authenticator:
     ) -> str:
         key = self._key(challenge, merge(scopes))
         token = self._cache.get(key, lambda: self._fetch(key, challenge, cancel, observer), cancel)
+        if self._offline and token.identity:
+            with self._lock:
+                self._identity = token.identity
         return f"Bearer {token.value}"
 
     def _fetch(
         self, key: TokenKey, challenge: Challenge, cancel: Cancellation, observer: Observer
     ) -> Token:
-        flow = token_flow(key.realm, challenge, key.credentials, key.scopes)
+        flow = token_flow(key.realm, challenge, key.credentials, key.scopes, offline=self._offline)
         request = next(flow)
         while True:
             answer = self._send(request, cancel, observer)

@@ -122,13 +122,19 @@ def check_realm(
 
 
 def token_flow(
-    url: str, challenge: Challenge, credentials: AuthConfig, scopes: Sequence[str]
+    url: str,
+    challenge: Challenge,
+    credentials: AuthConfig,
+    scopes: Sequence[str],
+    *,
+    offline: bool = False,
 ) -> Generator[TokenRequest, TokenAnswer, Token]:
     """Get a token from the token server at ``url``.
 
     An identity token is exchanged by POST and, at servers that do not know POST, by GET as
     a password; a user name and password go by GET with basic authentication; nothing at all
-    asks for an anonymous token.
+    asks for an anonymous token. With ``offline``, an identity token is asked for as well; it
+    is asked for by a login only, since some servers hand out ones that they do not take.
 
     Raises `LoginRequiredError` where the server refuses, else what the answer is an error of.
     """
@@ -150,22 +156,28 @@ def token_flow(
             return Token.parse(answer.body, url)
         if answer.status not in _NO_POST:
             raise _refused(answer, url, credentials)
-    answer = yield _get(url, challenge, credentials, scopes)
+    answer = yield _get(url, challenge, credentials, scopes, offline)
     if answer.status == 200:
         return Token.parse(answer.body, url)
     raise _refused(answer, url, credentials)
 
 
 def _get(
-    url: str, challenge: Challenge, credentials: AuthConfig, scopes: Sequence[str]
+    url: str,
+    challenge: Challenge,
+    credentials: AuthConfig,
+    scopes: Sequence[str],
+    offline: bool,
 ) -> TokenRequest:
     query = [("service", challenge.service)] if challenge.service else []
     query += [("scope", scope) for scope in scopes]
     basic = credentials.basic
     if not basic and credentials.identity_token:
-        basic = AuthConfig(username="", password=credentials.identity_token).basic
+        basic = AuthConfig(username=credentials.username, password=credentials.identity_token).basic
     if credentials.username:
         query.append(("account", credentials.username))
+    if offline:
+        query += [("offline_token", "true"), ("client_id", CLIENT_ID)]
     separator = "&" if urlsplit(url).query else "?"
     return TokenRequest(
         method="GET",
@@ -179,7 +191,7 @@ def _refused(answer: TokenAnswer, url: str, credentials: AuthConfig) -> Registry
         host = urlsplit(url).netloc.rpartition("@")[2]
         if credentials.empty:
             text = f"{host}: the token server gives no anonymous token; credentials are needed"
-        elif credentials.username:
+        elif credentials.username and not credentials.identity_token:
             text = f"{host}: the user name {credentials.username!r} or its password was refused"
         else:
             text = f"{host}: the identity token was refused; log in again"

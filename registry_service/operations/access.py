@@ -95,9 +95,11 @@ class Registries:
         cancel: Cancellation,
         observer: Observer,
         fresh: bool = False,
+        offline: bool = False,
     ) -> V2Client:
         """A client of the registry at ``host``, for one operation. With ``fresh``, nothing that
-        is remembered counts, no token either."""
+        is remembered counts, no token either; with ``offline``, an identity token is asked
+        for."""
         endpoint = self.endpoint(host, cancel=cancel, observer=observer, fresh=fresh)
         if endpoint.version is not APIVersion.V2:
             raise UnreachableRegistryError(
@@ -108,7 +110,7 @@ class Registries:
             endpoint,
             self._transport,
             self._authenticator(
-                endpoint, host, access, observer, TokenCache() if fresh else self._tokens
+                endpoint, host, access, observer, TokenCache() if fresh else self._tokens, offline
             ),
             headers=access.headers,
             cancel=cancel,
@@ -147,6 +149,7 @@ class Registries:
         access: Access,
         observer: Observer,
         tokens: TokenCache,
+        offline: bool = False,
     ) -> Authenticator:
         auth = access.auth
         if auth.server_address and not auth.empty and not _same(auth.server_address, host):
@@ -157,7 +160,7 @@ class Registries:
                 f"{host}",
             )
             auth = AuthConfig()
-        return Authenticator(endpoint, self._transport, auth, cache=tokens)
+        return Authenticator(endpoint, self._transport, auth, cache=tokens, offline=offline)
 
 
 def host_of(address: str) -> str:

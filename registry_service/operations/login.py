@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
-from ..errors import InvalidReferenceError, LoginRequiredError
+from ..errors import CancelledError, InvalidReferenceError, LoginRequiredError, RegistryError
 from ..hosts import PUBLIC_REGISTRY, registry_host
 from ..observe import Observer
+from ..session.v2 import V2Client
 from .access import Access, Registries, host_of
 
 __all__ = ["LoginResult", "login"]
@@ -33,21 +34,30 @@ def login(
     headers: Mapping[str, tuple[str, ...]],
     cancel: Cancellation,
     observer: Observer,
+    offline: bool = False,
 ) -> LoginResult:
     """Check credentials against the registry that they name, or else the index.
+
+    With ``offline`` its token server is asked for an identity token, to be kept in place of the
+    password. It comes with the result only if the server takes it.
 
     Raises `LoginRequiredError` for credentials that are refused, or that are missing where
     the registry wants some (anonymous access is no login).
     """
     address = auth.server_address or registries.settings.index_server
     host = host_of(address)
-    client = registries.client(
-        _where(address, host),
-        Access(auth=auth, headers=headers),
-        cancel=cancel,
-        observer=observer,
-        fresh=True,
-    )
+
+    def connect(auth: AuthConfig, offline: bool) -> V2Client:
+        return registries.client(
+            _where(address, host),
+            Access(auth=auth, headers=headers),
+            cancel=cancel,
+            observer=observer,
+            fresh=True,
+            offline=offline,
+        )
+
+    client = connect(auth, offline)
     if auth.empty and client.endpoint.challenges:
         raise LoginRequiredError(
             f"{host} asks for a login: give a user name and a password", host=host
@@ -55,7 +65,28 @@ def login(
     client.ping()
     if not client.endpoint.challenges:
         return LoginResult(status=f"{SUCCEEDED}: {host} asks for no credentials")
-    return LoginResult(status=SUCCEEDED)
+    identity = client.identity_token
+    if identity and not _taken(lambda: connect(_by_token(auth, identity), False).ping()):
+        observer.log(
+            "warning", f"{host} hands out an identity token that it refuses; it was dropped"
+        )
+        identity = ""
+    return LoginResult(status=SUCCEEDED, identity_token=identity)
+
+
+def _by_token(auth: AuthConfig, identity: str) -> AuthConfig:
+    return dataclasses.replace(auth, auth="", password="", identity_token=identity)
+
+
+def _taken(attempt: Callable[[], object]) -> bool:
+    """Whether what was handed out is good for anything; some servers' tokens are not."""
+    try:
+        attempt()
+    except CancelledError:
+        raise
+    except RegistryError:
+        return False
+    return True
 
 
 def _where(address: str, host: str) -> str:

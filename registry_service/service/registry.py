@@ -18,15 +18,22 @@ __all__ = ["JOBS", "auth", "registries", "search", "tags"]
 
 
 def auth(call: Call) -> Status:
-    """Text: the status line. OK only when the registry accepts the credentials."""
+    """Text: the status line. OK only when the registry accepts the credentials.
+
+    An identity token that was asked for and handed out follows, as bytes. The job is not
+    journalled, so that its output is kept nowhere.
+    """
     result = login(
         call.credentials,
         registries=call.registries,
         headers={},
         cancel=call.cancel,
         observer=call.observer,
+        offline=call.job.env.get_bool("identityToken"),
     )
     call.job.write(f"{result.status}\n")
+    if result.identity_token:
+        call.job.write(result.identity_token.encode())
     return Status.OK
 
 
@@ -80,8 +87,17 @@ JOBS: Final = (
         JobSpec(
             name="auth",
             help="Check credentials against a registry. Nothing is stored.",
-            options=(AUTH,),
+            options=(
+                AUTH,
+                Option(
+                    name="identityToken",
+                    type=OptionType.BOOLEAN,
+                    default="false",
+                    help="Ask for an identity token; it follows the status line, as bytes.",
+                ),
+            ),
             queue="registry",
+            journalled=False,
         ),
         auth,
     ),

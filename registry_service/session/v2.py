@@ -115,6 +115,12 @@ class V2Client:
     def close(self) -> None:
         self._uploads.close()
 
+    @property
+    def identity_token(self) -> str:
+        """What the token server handed out in place of the password; empty where it did not,
+        or was not asked to."""
+        return self._sender.authenticator.identity_token
+
     def ping(self) -> RegistryInfo:
         """Ask for the root, with the credentials: that it answers says that they are good."""
         with self._sender.send("GET", self._base) as response:

@@ -73,9 +73,15 @@ class _Commands(click.Group):
     show_default=True,
     help="How rows are written; json is one object a line.",
 )
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show log lines of every level, and remarks, on standard error.",
+)
 @click.version_option(__version__, prog_name="enginectl", message="%(prog)s %(version)s")
 @click.pass_context
-def enginectl(ctx: click.Context, /, **_options: str) -> None:
+def enginectl(ctx: click.Context, /, **_options: Any) -> None:
     """Run jobs on an engine and show what they emit.
 
     Any word that is no command is a job: 'enginectl JOB --help' shows what it takes. The exit
@@ -129,6 +135,7 @@ def _session(ctx: click.Context) -> Session:
     assert session is not None  # `run` hands it in
     session.endpoint = ctx.params.get("connect") or session.endpoint
     session.output = ctx.params.get("output") or session.output
+    session.verbose = bool(ctx.params.get("verbose"))
     return session
 
 

@@ -29,8 +29,9 @@ class Presenter:
     question, and a timer writes the rows that were held back for their widths.
     """
 
-    def __init__(self, output: str, *, out: IO[str], err: IO[str]) -> None:
+    def __init__(self, output: str, *, out: IO[str], err: IO[str], verbose: bool = False) -> None:
         self._err = err
+        self._verbose = verbose
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._closed = False
@@ -70,7 +71,7 @@ class Presenter:
                     self._writer.text(event.text)
                 case Data():
                     self._writer.data(event.data)
-                case Log(level="warning" | "error"):
+                case Log() if self._verbose or event.level in ("warning", "error"):
                     self._say(f"{event.level}: {event.text}")
 
     def close(self) -> None:

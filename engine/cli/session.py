@@ -37,7 +37,9 @@ class SubmitOptions:
 
 class Session:
     """One invocation of ``enginectl``: ``endpoint`` is where the engine is (empty: the
-    default), ``output`` one of table, json and csv."""
+    default), ``output`` one of table, json and csv. With ``verbose`` remarks are shown, and
+    log lines of every level. ``hints`` are lines for a person, each for an error code, that
+    are shown when a job ends with it."""
 
     def __init__(
         self,
@@ -52,7 +54,9 @@ class Session:
         self.output = output
         self.out = sys.stdout if out is None else out
         self.err = sys.stderr if err is None else err
-        self._environ = environ
+        self.verbose = False
+        self.environ = environ
+        self.hints: dict[str, str] = {}
         self._client: Client | None = None
 
     def client(self, timeout: float = 5.0) -> Client:
@@ -66,7 +70,18 @@ class Session:
     def _default_endpoint(self) -> str:
         from ..paths import default_endpoint
 
-        return default_endpoint(self._environ, os.getuid())
+        return default_endpoint(self.environ, os.getuid())
+
+    def say(self, text: str) -> None:
+        """A line for a person, on standard error."""
+        from .errors import complain
+
+        complain(text, self.err)
+
+    def remark(self, text: str) -> None:
+        """A line for a person who asked for more."""
+        if self.verbose:
+            self.say(text)
 
     def close(self) -> None:
         if self._client is not None:
@@ -121,7 +136,7 @@ class Session:
         from .presenter import Presenter
 
         gc.enable()  # see `main`: a job may go on for long
-        presenter = Presenter(self.output, out=self.out, err=self.err)
+        presenter = Presenter(self.output, out=self.out, err=self.err, verbose=self.verbose)
         following = _Following(run, self.client())
         ask = sys.stdin is not None and sys.stdin.isatty() and self.err.isatty()
         try:
@@ -146,9 +161,9 @@ class Session:
     def _status(self, end: End | None) -> int:
         assert end is not None  # the iteration ended
         if end.status != Status.OK:
-            from .errors import complain
-
-            complain(end.message or f"the job ended as {end.state}", self.err)
+            self.say(end.message or f"the job ended as {end.state}")
+            if hint := self.hints.get(end.code):
+                self.say(hint)
         return end.status if 0 <= end.status <= 255 else Status.ERROR
 
 

@@ -18,6 +18,7 @@ from typing import Any
 __all__ = ["Daemon", "Result", "running_daemon"]
 
 _START_SECONDS = 30.0
+_PERSONAL = {"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,10 @@ def running_daemon(
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """An `engined` that accepts connections; it is ended by SIGTERM, and must end in order."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("ENGINE_")}
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith("ENGINE_") and k not in _PERSONAL
+    }
+    env["HOME"] = str(state_dir.parent / "home")  # what the tester has must not count
     env.update(environ or {})
     chosen = [] if config is None else ["--config", str(config)]
     log_path = state_dir.parent / f"{state_dir.name}.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import io
 import os
@@ -233,3 +234,21 @@ def test_the_password_is_asked_for_and_not_shown(
         assert shown.end() == 0
     assert "Login Succeeded" in shown.seen
     assert "horse" not in shown.seen
+
+
+def test_a_login_asks_for_the_name_and_the_password(
+    trial_daemon: Daemon, terminals: list[Terminal], tmp_path: Path
+) -> None:
+    at_home = dataclasses.replace(
+        trial_daemon, environ={**trial_daemon.environ, "HOME": str(tmp_path)}
+    )
+    with Registry(users={"ann": "correct horse"}) as registry:
+        shown = start(terminals, at_home, "login", registry.host)
+        shown.expect("User name:")
+        shown.type("ann\n")
+        shown.expect("Password for ann:")
+        shown.type("correct horse\n")
+        assert shown.end() == 0
+    assert "Login Succeeded" in shown.seen
+    assert "horse" not in shown.seen
+    assert registry.host in (tmp_path / ".docker" / "config.json").read_text()

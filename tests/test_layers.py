@@ -169,6 +169,13 @@ def test_only_the_transport_touches_the_network() -> None:
     }
 
 
+def test_only_the_commands_read_a_user_s_own_files() -> None:
+    keychain = "registry_service.keychain"
+    users = set(users_of({keychain}, [name for name in MODULES if not within(name, keychain)]))
+    assert users
+    assert all(within(name, "registry_service.commands") for name in users)
+
+
 def test_the_registry_for_tests_is_a_leaf() -> None:
     inside = [name for name in MODULES if within(name, "registry_service.testing")]
     outside = [name for name in MODULES if name not in inside]
@@ -187,7 +194,11 @@ def test_the_registry_for_tests_is_a_leaf() -> None:
         ("import engine.client", {"requests", "structlog", "msgspec", "rich", "engine.server"}),
         ("import engine.aio", {"requests", "structlog", "msgspec", "rich", "engine.server"}),
         ("import engine.cli.app", {*WIRE, "requests", "structlog", "msgspec", "rich"}),
-        ("import registry_service.commands", {*WIRE, "requests", "rich", "registry_service.store"}),
+        (
+            "import registry_service.commands",
+            {*WIRE, "requests", "rich", "registry_service.store", "registry_service.keychain"},
+        ),
+        ("import registry_service.keychain", {"engine", "requests", "rich", *WIRE}),
         ("import registry_service.reference", {"engine", "requests", *WIRE}),
     ],
 )

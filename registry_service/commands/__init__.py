@@ -5,8 +5,11 @@ registry    auth, search, tags, registries
 transfer    pull, push
 images      images, inspect, tag
 convert     convert
+login       login, logout
+own         the credentials that the user has already
 
-Only what turns words into a job's arguments and environment is here; the jobs decide the rest.
+Only what turns words into a job's arguments and environment is here, and what the jobs must
+not have: the user's own files. The jobs decide the rest.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import click
 
 from .convert import convert
 from .images import images, inspect, tag
+from .login import login, logout
 from .registry import auth, registries, search, tags
 from .transfer import pull, push
 
@@ -23,4 +27,17 @@ __all__ = ["commands"]
 
 def commands() -> list[click.Command]:
     """The commands, for the entry-point group ``engine.commands``."""
-    return [auth, search, pull, push, tags, images, inspect, tag, registries, convert]
+    return [
+        auth,
+        login,
+        logout,
+        search,
+        pull,
+        push,
+        tags,
+        images,
+        inspect,
+        tag,
+        registries,
+        convert,
+    ]

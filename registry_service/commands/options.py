@@ -1,7 +1,7 @@
 """Options that several commands have, and the parts of a job's environment that they are.
 
-Secrets come from standard input or from a prompt, never from the command line, and go nowhere
-but into the environment of the job.
+Secrets come from standard input, from a prompt, or from where the user keeps his credentials,
+never from the command line, and go nowhere but into the environment of the job.
 """
 
 from __future__ import annotations
@@ -14,31 +14,60 @@ from typing import Any, TypeVar
 import click
 
 from engine.cli.options import read_pairs, read_stdin
+from engine.cli.session import Session
 
-__all__ = ["PASSWORD_STDIN", "PLATFORM", "USER", "access_options", "read_credentials"]
+__all__ = [
+    "ANONYMOUS",
+    "PASSWORD_STDIN",
+    "PLATFORM",
+    "USER",
+    "access_options",
+    "access_options_for",
+    "read_credentials",
+    "refuse_both",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def access_options(command: _F) -> _F:
-    """``-u``, ``--password-stdin`` and ``--header``, handed over as ``access``: the part of
-    a job's environment that they are."""
+    """``-u``, ``--password-stdin``, ``--anonymous`` and ``--header``, handed over as ``access``:
+    the part of a job's environment that they are. Without them it is the user's own credentials
+    for the registry that the argument ``image`` or ``repository`` names."""
+    return access_options_for(_of_reference)(command)
 
-    @functools.wraps(command)
-    def collected(
-        *args: Any, user: str | None, password_stdin: bool, headers: tuple[str, ...], **values: Any
-    ) -> Any:
-        env: dict[str, Any] = {}
-        if user is not None or password_stdin:
-            env["authConfig"] = read_credentials(user, password_stdin)
-        if headers:
-            env["metaHeaders"] = _headers(headers)
-        return command(*args, access=env, **values)
 
-    made: Any = collected
-    for option in (HEADER, PASSWORD_STDIN, USER):
-        made = option(made)
-    return made  # type: ignore[no-any-return]
+def access_options_for(asked: Callable[[dict[str, Any]], str | None]) -> Callable[[_F], _F]:
+    """The decorator `access_options` for a command whose arguments name a registry otherwise.
+    ``asked`` makes of them what the credentials are for: a host, ``host/repository``, or empty
+    for the public index; None means that nothing is sent."""
+
+    def decorate(command: _F) -> _F:
+        @functools.wraps(command)
+        def collected(
+            *args: Any,
+            user: str | None,
+            password_stdin: bool,
+            anonymous: bool,
+            headers: tuple[str, ...],
+            **values: Any,
+        ) -> Any:
+            env: dict[str, Any] = {}
+            refuse_both(user, password_stdin, anonymous)
+            if user is not None or password_stdin:
+                env["authConfig"] = read_credentials(user, password_stdin)
+            if headers:
+                env["metaHeaders"] = _headers(headers)
+            if not anonymous:
+                _add_own(env, asked(values))
+            return command(*args, access=env, **values)
+
+        made: Any = collected
+        for option in (HEADER, ANONYMOUS, PASSWORD_STDIN, USER):
+            made = option(made)
+        return made  # type: ignore[no-any-return]
+
+    return decorate
 
 
 USER = click.option(
@@ -49,6 +78,11 @@ USER = click.option(
 )
 PASSWORD_STDIN = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
+)
+ANONYMOUS = click.option(
+    "--anonymous",
+    is_flag=True,
+    help="Send no credentials, and leave your own files alone.",
 )
 HEADER = click.option(
     "--header",
@@ -63,6 +97,12 @@ PLATFORM = click.option(
     metavar="PLATFORM",
     help="OS/ARCH[/VARIANT], several with commas, or 'all' for every platform of the image.",
 )
+
+
+def refuse_both(user: str | None, password_stdin: bool, anonymous: bool) -> None:
+    """Raises `click.UsageError` for credentials that are given and not to be sent."""
+    if anonymous and (user is not None or password_stdin):
+        raise click.UsageError("--anonymous sends no credentials, and -u some: give one of them")
 
 
 def read_credentials(user: str | None, password_stdin: bool) -> dict[str, str]:
@@ -94,3 +134,25 @@ def _headers(pairs: tuple[str, ...]) -> dict[str, list[str]]:
         for name, value in read_pairs([pair], "--header").items():
             found.setdefault(name, []).append(value)
     return found
+
+
+def _of_reference(values: dict[str, Any]) -> str | None:
+    from ..errors import InvalidReferenceError
+    from ..reference import Reference
+
+    text = values.get("image") or values.get("repository") or ""
+    try:
+        return Reference.parse(text).name
+    except InvalidReferenceError:  # the job says what is wrong with it
+        return None
+
+
+def _add_own(env: dict[str, Any], asked: str | None) -> None:
+    from .own import add_headers, add_own
+
+    session = click.get_current_context().find_object(Session)
+    if session is None or asked is None:
+        return
+    add_headers(session, env)
+    if "authConfig" not in env:
+        add_own(session, env, asked)

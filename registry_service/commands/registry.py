@@ -9,24 +9,64 @@ import click
 from engine.cli.options import submit_options
 from engine.cli.session import Session, SubmitOptions
 
-from .options import PASSWORD_STDIN, USER, access_options, read_credentials
+from .options import (
+    ANONYMOUS,
+    PASSWORD_STDIN,
+    USER,
+    access_options,
+    access_options_for,
+    read_credentials,
+    refuse_both,
+)
 
 __all__ = ["auth", "registries", "search", "tags"]
+
+
+def _own(session: Session, host: str) -> dict[str, str]:
+    """The user's own credentials for a host; where they come from is said."""
+    from .own import find_own
+
+    found = find_own(session, host)
+    where = host or "the public index"
+    if found.auth_config.empty:
+        session.say(f"no credentials for {where} in {', '.join(found.searched)}")
+    else:
+        session.say(f"the credentials for {where} are from {found.source}")
+    return found.auth_config.to_json()
+
+
+def _searched(values: dict[str, Any]) -> str:
+    """The host of ``HOST/TERM``, or empty."""
+    from ..reference import split_host
+
+    return split_host(values["term"])[0] or ""
 
 
 @click.command()
 @click.argument("host", required=False, default="")
 @USER
 @PASSWORD_STDIN
+@ANONYMOUS
 @submit_options
 @click.pass_obj
 def auth(
-    session: Session, host: str, user: str | None, password_stdin: bool, submit: SubmitOptions
+    session: Session,
+    host: str,
+    user: str | None,
+    password_stdin: bool,
+    anonymous: bool,
+    submit: SubmitOptions,
 ) -> int:
-    """Check credentials against the registry HOST, or the public index. Nothing is stored."""
-    config = {"serveraddress": host} if host else {}
+    """Check credentials against the registry HOST, or the public index: those of -u, or else
+    your own. Nothing is stored."""
+    refuse_both(user, password_stdin, anonymous)
+    config: dict[str, str] = {}
     if user is not None or password_stdin:
-        config |= read_credentials(user, password_stdin)
+        config = read_credentials(user, password_stdin)
+    elif not anonymous:
+        config = _own(session, host)
+    if host:
+        config["serveraddress"] = host
     return session.submit("auth", (), {"authConfig": config}, submit)
 
 
@@ -35,7 +75,7 @@ def auth(
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), metavar="N", help="The most results. [default: 25]"
 )
-@access_options
+@access_options_for(_searched)
 @submit_options
 @click.pass_obj
 def search(

@@ -20,6 +20,7 @@ from support_daemon import Daemon, Result, running_daemon
 from engine.client import Client
 from engine.config import Config, parse
 from engine.daemon import changed_for_restart
+from engine.errors import UnreachableError
 from engine.notify import Notifier, watchdog_seconds
 from engine.version import __version__
 
@@ -244,6 +245,14 @@ def limited(daemon: Path, files: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def reaches(endpoint: str) -> bool:
+    try:
+        Client(endpoint).close()
+    except UnreachableError:
+        return False
+    return True
+
+
 def test_more_connections_than_files_do_not_end_the_daemon(tmp_path: Path) -> None:
     with limited(tmp_path / "s", "128:1000") as process, contextlib.ExitStack() as stack:
         try:
@@ -254,6 +263,7 @@ def test_more_connections_than_files_do_not_end_the_daemon(tmp_path: Path) -> No
                 one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 one.connect(path)  # waits while the queue of the socket is full
             stack.close()
+            until(lambda: reaches(f"ipc://{path}"))  # when it has seen the others' ends
             with Client(f"ipc://{path}") as client:
                 rows = {row["name"]: row["value"] for row in client.run("info")}
         finally:

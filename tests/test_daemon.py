@@ -263,7 +263,7 @@ def test_more_connections_than_files_do_not_end_the_daemon(tmp_path: Path) -> No
                 one = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 one.connect(path)  # waits while the queue of the socket is full
             stack.close()
-            until(lambda: reaches(f"ipc://{path}"))  # when it has seen the others' ends
+            until(lambda: reaches(f"ipc://{path}"), 60)  # when it has seen the others' ends
             with Client(f"ipc://{path}") as client:
                 rows = {row["name"]: row["value"] for row in client.run("info")}
         finally:

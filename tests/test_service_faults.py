@@ -38,7 +38,7 @@ def registry() -> Iterator[Registry]:
         yield made
 
 
-@pytest.mark.parametrize("name", ["pull", "tag"])
+@pytest.mark.parametrize("name", ["convert", "pull", "tag"])
 def test_a_cancel_ends_a_job_that_waits_for_the_index_and_it_names_nothing(
     bench: Bench, registry: Registry, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -46,6 +46,7 @@ def test_a_cancel_ends_a_job_that_waits_for_the_index_and_it_names_nothing(
     push_image(registry, "test/app", "2", random_image(2, platform=HERE))
     bench.run("pull", f"{registry.host}/test/app:1")
     args = {
+        "convert": [f"{registry.host}/test/app:1", "other:1"],
         "pull": [f"{registry.host}/test/app:2"],
         "tag": [f"{registry.host}/test/app:1", "other:1"],
     }[name]
@@ -59,7 +60,7 @@ def test_a_cancel_ends_a_job_that_waits_for_the_index_and_it_names_nothing(
         return got
 
     monkeypatch.setattr(disk, "try_lock", watched)
-    job = bench.job(name, *args)
+    job = bench.job(name, *args, **({"format": "docker"} if name == "convert" else {}))
     with (bench.state / "ingest" / "index.lock").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         runner = threading.Thread(target=job.run)

@@ -58,7 +58,7 @@ def convert_image(
             store.put(one.manifest.raw, one.manifest.media_type, one.manifest.digest)
             state = "converted"
         if one is changed:
-            store.tag(str(target), named)
+            store.tag(str(target), named, cancel=cancel)
         observer.settled(
             Settled(
                 reference=str(target),

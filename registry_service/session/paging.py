@@ -11,7 +11,7 @@ from ..errors import ProtocolError, show_url
 from ..transport import Response, same_origin
 from ..urls import follow
 
-__all__ = ["next_page", "pages"]
+__all__ = ["next_page", "pages", "read_document"]
 
 _LIMIT = 32 * 1024 * 1024  # bytes of one page
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
@@ -64,7 +64,7 @@ def pages(
             raise ProtocolError(f"{show_url(following)}: the pages go round in a circle")
         seen.add(following)
         with get(following) as response:
-            document = _document(response)
+            document = read_document(response)
             following = next_page(response, followed)
         items = document.get(key)
         if items is None:
@@ -74,7 +74,8 @@ def pages(
         yield from (item for item in items if isinstance(item, str))
 
 
-def _document(response: Response) -> dict[str, Any]:
+def read_document(response: Response) -> dict[str, Any]:
+    """The JSON map that a page is. Raises `ProtocolError`."""
     try:
         document = json.loads(response.read(_LIMIT))
     except (ValueError, RecursionError):

@@ -20,6 +20,7 @@ from ..endpoint import Endpoint, RegistryInfo
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
+    ManifestError,
     ProtocolError,
     RegistryError,
     show_url,
@@ -40,6 +41,7 @@ from .answers import (
 from .blob import RemoteBlob, range_start
 from .foreign import open_foreign
 from .paging import pages
+from .referrers import Referrers
 from .sender import Sender
 from .upload import Uploads, check_digest
 
@@ -100,6 +102,7 @@ class V2Client:
             self._sender, self._base, ledger=ledger, capabilities=self._capabilities
         )
         self._limit = transport.settings.manifest_limit
+        self._referrers = Referrers(self._sender, self._base, self._limit)
 
     def __enter__(self) -> Self:
         return self
@@ -200,33 +203,47 @@ class V2Client:
             return None
 
     def put_manifest(self, repository: str, reference: str | Digest, manifest: Manifest) -> Digest:
-        """Store the manifest, byte for byte, under a tag or its digest."""
-        return self.put_document(repository, reference, manifest.descriptor, manifest.raw)
+        """Store the manifest, byte for byte, under a tag or its digest.
+
+        One that has a subject is put on the subject's list of referrers, where the registry
+        does not say that it does so itself.
+        """
+        listed = self._put(repository, reference, manifest.descriptor, manifest.raw)
+        if manifest.subject is not None and not listed:
+            self._referrers.add(repository, manifest)
+        return manifest.digest
 
     def put_document(
         self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
     ) -> Digest:
-        """As `put_manifest`, of whatever media type the document is."""
-        wanted = digest_of(reference)
-        if wanted is not None and wanted != manifest.digest:
-            raise DigestMismatchError(
-                f"the manifest {manifest.digest} cannot be put as {wanted}",
-                expected=str(wanted),
-                actual=str(manifest.digest),
-            )
-        with self._sender.send(
-            "PUT",
-            self._manifest_url(repository, reference),
-            scopes=(scope(repository, "pull", "push"),),
-            headers={"Content-Type": manifest.media_type},
-            body=raw,
-            idempotent=True,
-            patient=True,
-        ) as response:
-            if response.status not in (200, 201, 202, 204):
-                raise response.error()
-            check_digest(response, manifest.digest)
+        """As `put_manifest`, of whatever media type the document is; it is not looked at."""
+        self._put(repository, reference, manifest, raw)
         return manifest.digest
+
+    def delete_manifest(self, repository: str, reference: str | Digest) -> None:
+        """Delete a tag alone, or the manifest of a digest with every tag on it.
+
+        A referrer is taken off its subject's list first, where that is kept under a tag: a
+        registry may refuse a list that names what is there no more. Raises
+        `DoesNotExistError`, and `RegistryHTTPError` with the status 400 or 405 where the
+        registry does not do this.
+        """
+        digest = digest_of(reference)
+        manifest = None if digest is None else self._referrer(repository, digest)
+        unlisted = manifest is not None and self._referrers.remove(repository, manifest)
+        try:
+            self._delete(repository, reference)
+        except RegistryError:
+            if manifest is not None and unlisted:
+                self._relist(repository, manifest)
+            raise
+
+    def referrers(
+        self, repository: str, subject: Digest, artifact_type: str = ""
+    ) -> Iterator[Descriptor]:
+        """The manifests that name ``subject`` as theirs, of one kind or of all, page after
+        page: by the API, or by the fallback tag where there is none."""
+        return self._referrers.find(repository, subject, artifact_type)
 
     # blobs
 
@@ -372,6 +389,60 @@ class V2Client:
         return pages(first, key, get, self._sender.follow)
 
     # helpers
+
+    def _put(
+        self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
+    ) -> bool:
+        """Whether the registry says that it lists the document with its subject's referrers."""
+        wanted = digest_of(reference)
+        if wanted is not None and wanted != manifest.digest:
+            raise DigestMismatchError(
+                f"the manifest {manifest.digest} cannot be put as {wanted}",
+                expected=str(wanted),
+                actual=str(manifest.digest),
+            )
+        with self._sender.send(
+            "PUT",
+            self._manifest_url(repository, reference),
+            scopes=(scope(repository, "pull", "push"),),
+            headers={"Content-Type": manifest.media_type},
+            body=raw,
+            idempotent=True,
+            patient=True,
+        ) as response:
+            if response.status not in (200, 201, 202, 204):
+                raise response.error()
+            check_digest(response, manifest.digest)
+            return "OCI-Subject" in response.headers
+
+    def _delete(self, repository: str, reference: str | Digest) -> None:
+        with self._sender.send(
+            "DELETE",
+            self._manifest_url(repository, reference),
+            scopes=(scope(repository, "pull", "delete"),),
+            idempotent=True,
+        ) as response:
+            if response.status == 404:
+                raise self._absent(response, f"manifest {self._name(repository, reference)}")
+            if response.status not in (200, 202, 204):
+                raise response.error()
+
+    def _relist(self, repository: str, manifest: Manifest) -> None:
+        """Put back on its list what could not be deleted."""
+        try:
+            self._referrers.add(repository, manifest)
+        except RegistryError as error:
+            self._sender.observer.log(
+                "warning", f"{manifest.digest} is no longer listed as a referrer: {error}"
+            )
+
+    def _referrer(self, repository: str, digest: Digest) -> Manifest | None:
+        """The manifest, if it is one that has a subject."""
+        try:
+            manifest = self.get_manifest(repository, digest)
+        except ManifestError:  # what cannot be read has none, and can be deleted all the same
+            return None
+        return None if manifest.subject is None else manifest
 
     def _open(
         self,

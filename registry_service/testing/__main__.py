@@ -114,6 +114,8 @@ def _registry(options: argparse.Namespace) -> Registry:
         host=host,
         port=port,
         allow_remote=options.allow_remote,
+        referrers=not options.no_referrers,
+        deletes=options.deletes,
         on_request=_print_request if options.verbose else None,
     )
 
@@ -175,6 +177,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_synthetic,
         action="append",
         default=[],
+    )
+    add("--no-referrers", "have no referrers API", action="store_true")
+    add(
+        "--deletes",
+        "what can be deleted: all, digests (no tag alone), none (default all)",
+        choices=("all", "digests", "none"),
+        default="all",
     )
     add("--verbose", "a line on stderr for each request", action="store_true")
     return parser

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -17,7 +16,7 @@ from .blobs import BlobEndpoints
 from .exchange import Exchange
 from .gate import AuthScheme, Gate
 from .manifests import ManifestEndpoints
-from .message import ApiError, Request, Response, json_response
+from .message import ApiError, Request, Response, json_response, next_link
 from .names import is_repository
 from .search import SearchBook, search_response
 from .storage import Storage
@@ -130,7 +129,7 @@ class Api:
                 "PUT": self.blobs.finish,
                 "DELETE": self.blobs.cancel,
             },
-            "blob": {"GET": self.blobs.get, "DELETE": self.blobs.delete},
+            "blob": {"GET": self.blobs.get, "DELETE": self._delete_blob},
             "manifest": {
                 "GET": self.manifests.get,
                 "PUT": self.manifests.put,
@@ -142,6 +141,11 @@ class Api:
             if match[group] and method in methods:
                 return methods[method](exchange, name, match[group])
         raise _wrong_method(exchange.request)
+
+    def _delete_blob(self, exchange: Exchange, name: str, digest: str) -> Response:
+        if self.manifests.deletes == "none":
+            raise ApiError("UNSUPPORTED", "the operation is unsupported")
+        return self.blobs.delete(exchange, name, digest)
 
     def _tags(self, exchange: Exchange, name: str) -> Response:
         if not self.storage.has_repository(name):
@@ -169,9 +173,7 @@ class Api:
         page = rest[:size]
         if not page or len(page) == len(rest):
             return page, ()
-        query = urllib.parse.urlencode({"last": page[-1], "n": size})
-        path = urllib.parse.quote(request.path)
-        return page, (("Link", f'<{path}?{query}>; rel="next"'),)
+        return page, (next_link(request, {"last": page[-1], "n": size}),)
 
 
 def _only(request: Request, *methods: str) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .exchange import Exchange
-from .message import ApiError, Response, json_response
+from .message import ApiError, Request, Response, json_response, next_link
 from .names import digest_of, is_digest, is_tag
 from .storage import Storage, StoredManifest
 
-__all__ = ["ManifestEndpoints", "subject_of"]
+__all__ = ["Deletes", "ManifestEndpoints", "subject_of"]
+
+#: What can be deleted: tags and manifests, manifests alone (as in Docker's registry before
+#: version 3), or nothing.
+Deletes = Literal["all", "digests", "none"]
 
 _LIMIT: Final = 4 * 1024 * 1024
 _OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -26,12 +31,23 @@ _INDEXES: Final = (_OCI_INDEX, "application/vnd.docker.distribution.manifest.lis
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestEndpoints:
-    """Manifests of a repository. ``referrers`` says whether there is the referrers API,
-    ``any_type`` whether media types that are not known are taken too."""
+    """Manifests of a repository.
+
+    ``referrers`` says whether there is the referrers API, whose pages have ``page_size``
+    entries at most, and ``filters`` whether it filters. ``conditions`` says whether an answer
+    has an ETag and a change heeds If-Match and If-None-Match; one lock makes it one step to
+    look at a tag and to set it. ``any_type`` says whether media types that are not known are
+    taken too.
+    """
 
     storage: Storage
     referrers: bool
     any_type: bool = False
+    filters: bool = True
+    deletes: Deletes = "all"
+    conditions: bool = True
+    page_size: int = 1000
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def get(self, exchange: Exchange, repository: str, reference: str) -> Response:
         """GET and HEAD by tag or digest."""
@@ -40,15 +56,15 @@ class ManifestEndpoints:
         if not _accepts(accept, found.media_type):
             message = f"{repository} has {reference} as {found.media_type}, which Accept leaves out"
             raise ApiError("MANIFEST_UNKNOWN", message)
-        return Response(
+        answer = Response(
             status=200,
             headers=(
                 ("Content-Type", found.media_type),
                 ("Docker-Content-Digest", found.digest),
-                ("ETag", f'"{found.digest}"'),
             ),
             body=found.raw,
         )
+        return answer.having(("ETag", f'"{found.digest}"')) if self.conditions else answer
 
     def put(self, exchange: Exchange, repository: str, reference: str) -> Response:
         if not (is_tag(reference) or is_digest(reference)):
@@ -71,9 +87,11 @@ class ManifestEndpoints:
             message = f"the manifest names what {repository} does not have"
             raise ApiError("MANIFEST_BLOB_UNKNOWN", message, detail=missing)
         manifest = StoredManifest(raw=raw, media_type=media_type, digest=digest)
-        self.storage.put_manifest(repository, manifest)
-        if is_tag(reference):
-            self.storage.put_tag(repository, reference, digest)
+        with self.lock:
+            self._check_conditions(exchange.request, repository, reference)
+            self.storage.put_manifest(repository, manifest)
+            if is_tag(reference):
+                self.storage.put_tag(repository, reference, digest)
         answer = Response(
             status=201,
             headers=(
@@ -86,11 +104,17 @@ class ManifestEndpoints:
 
     def delete(self, exchange: Exchange, repository: str, reference: str) -> Response:
         """DELETE: a tag alone, or a manifest with all its tags."""
-        found = self._find(repository, reference)
-        if is_digest(reference):
-            self.storage.delete_manifest(repository, found.digest)
-        else:
-            self.storage.delete_tag(repository, reference)
+        if self.deletes == "none":
+            raise ApiError("UNSUPPORTED", "the operation is unsupported")
+        if self.deletes == "digests" and not is_digest(reference):
+            raise ApiError("DIGEST_INVALID", "provided digest did not match uploaded content")
+        with self.lock:
+            found = self._find(repository, reference)
+            self._check_conditions(exchange.request, repository, reference)
+            if is_digest(reference):
+                self.storage.delete_manifest(repository, found.digest)
+            else:
+                self.storage.delete_tag(repository, reference)
         return Response(status=202)
 
     def refer(self, exchange: Exchange, repository: str, digest: str) -> Response:
@@ -99,16 +123,37 @@ class ManifestEndpoints:
             raise ApiError("UNSUPPORTED", "this registry has no referrers API", status=404)
         if not is_digest(digest):
             raise ApiError("DIGEST_INVALID", f"{digest!r} is no sha256 or sha512 digest")
-        wanted = exchange.request.argument("artifactType")
+        request = exchange.request
+        wanted = request.argument("artifactType") if self.filters else None
+        last = request.argument("last") or ""
         found = [
             descriptor
             for manifest in self.storage.manifests(repository)
             for descriptor in _referrer(manifest, digest)
-            if wanted is None or descriptor.get("artifactType") == wanted
+            if wanted in (None, descriptor.get("artifactType")) and descriptor["digest"] > last
         ]
-        filtered = (("OCI-Filters-Applied", "artifactType"),) if wanted is not None else ()
-        index = {"schemaVersion": 2, "mediaType": _OCI_INDEX, "manifests": found}
-        return json_response(index, headers=filtered, media_type=_OCI_INDEX)
+        page = found[: self.page_size]
+        applied = ("OCI-Filters-Applied", "artifactType")
+        headers = [] if wanted is None else [applied]
+        if len(page) < len(found):
+            kept = {} if wanted is None else {"artifactType": wanted}
+            headers.append(next_link(request, {**kept, "last": page[-1]["digest"]}))
+        index = {"schemaVersion": 2, "mediaType": _OCI_INDEX, "manifests": page}
+        return json_response(index, headers=tuple(headers), media_type=_OCI_INDEX)
+
+    def _check_conditions(self, request: Request, repository: str, reference: str) -> None:
+        """Raises `ApiError` (412) where a change was to be made of something else than there
+        is. The lock is held."""
+        wanted = request.headers.get("if-match")
+        unwanted = request.headers.get("if-none-match")
+        if not self.conditions or (wanted is None and unwanted is None):
+            return
+        digest = self.storage.tag(repository, reference) if is_tag(reference) else reference
+        there = digest is not None and self.storage.manifest(repository, digest) is not None
+        tags = {part.strip() for part in (wanted or unwanted or "").split(",")}
+        same = there and bool(tags & {"*", f'"{digest}"'})
+        if same is (wanted is None):
+            raise ApiError("DENIED", f"{reference} was changed meanwhile", status=412)
 
     def _find(self, repository: str, reference: str) -> StoredManifest:
         if not (is_tag(reference) or is_digest(reference)):

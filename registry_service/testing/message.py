@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "Response",
     "Span",
     "json_response",
+    "next_link",
 ]
 
 _STATUS: Final = {
@@ -126,3 +128,9 @@ def json_response(
     """``value`` as a JSON body."""
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     return Response(status=status, headers=(("Content-Type", media_type), *headers), body=body)
+
+
+def next_link(request: Request, query: Mapping[str, object]) -> tuple[str, str]:
+    """The Link header that leads to the next page, which has that query."""
+    path = urllib.parse.quote(request.path)
+    return "Link", f'<{path}?{urllib.parse.urlencode(query)}>; rel="next"'

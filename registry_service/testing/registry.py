@@ -23,7 +23,7 @@ from .faults import Fault, FaultSet, FaultSwitch
 from .gate import AuthScheme, Gate
 from .holds import Hold, HoldSet
 from .listener import Listener
-from .manifests import ManifestEndpoints
+from .manifests import Deletes, ManifestEndpoints
 from .memory import MemoryStorage
 from .names import digest_of, is_digest, is_repository, is_tag
 from .passwords import Passwords
@@ -81,7 +81,11 @@ class Registry:
       ``allow_remote``.
     - ``page_size``: the longest, and the usual, page of a list.
     - ``token_lifetime``: seconds; ``clock`` gives the Unix time by which tokens run out.
-    - ``referrers``: whether there is the referrers API.
+    - ``referrers``: whether there is the referrers API; ``referrer_filters``: whether it
+      filters by artifact type.
+    - ``deletes``: ``"all"``, ``"digests"`` (a tag alone cannot be deleted, as in Docker's
+      registry before version 3) or ``"none"``.
+    - ``conditions``: whether manifests have an ETag, and If-Match and If-None-Match are heeded.
     - ``any_type``: manifests of every media type are taken, those that are not known unseen.
     - ``absolute_locations``: Location headers are full addresses, not paths.
     - ``on_request``: called with each request that has ended, in its connection's thread.
@@ -107,6 +111,9 @@ class Registry:
         token_lifetime: float = 300.0,
         service: str = "registry.test",
         referrers: bool = True,
+        referrer_filters: bool = True,
+        deletes: Deletes = "all",
+        conditions: bool = True,
         any_type: bool = False,
         absolute_locations: bool = False,
         clock: Callable[[], float] = time.time,
@@ -114,6 +121,8 @@ class Registry:
     ) -> None:
         if page_size < 1 or token_lifetime <= 0:
             raise ValueError("page_size is to be 1 or more, token_lifetime above 0 seconds")
+        if deletes not in ("all", "digests", "none"):
+            raise ValueError(f"deletes is 'all', 'digests' or 'none', not {deletes!r}")
         passwords = Passwords(users)
         if htpasswd is not None:
             passwords.read_htpasswd(Path(htpasswd))
@@ -150,7 +159,13 @@ class Registry:
                 absolute_locations=absolute_locations,
             ),
             manifests=ManifestEndpoints(
-                storage=self._storage, referrers=referrers, any_type=any_type
+                storage=self._storage,
+                referrers=referrers,
+                filters=referrer_filters,
+                deletes=deletes,
+                conditions=conditions,
+                page_size=page_size,
+                any_type=any_type,
             ),
             book=self._book,
             page_size=page_size,

@@ -20,29 +20,30 @@ _RESERVED: Final = frozenset(
 _MOST = 64
 
 
-def meta_headers(value: Any) -> dict[str, tuple[str, ...]]:
+def meta_headers(value: Any, key: str = "metaHeaders") -> dict[str, tuple[str, ...]]:
     """From a map of header name to a list of values (a single value may stand alone).
 
-    Raises `CredentialsError`, which names the header and shows no value: values are secret.
+    ``key`` is where it comes from. Raises `CredentialsError`, which names the header and shows
+    no value: values are secret.
     """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise CredentialsError("metaHeaders: a JSON map of names to lists of values is expected")
+        raise CredentialsError(f"{key}: a JSON map of names to lists of values is expected")
     if len(value) > _MOST:
-        raise CredentialsError(f"metaHeaders: {len(value)} headers; {_MOST} are allowed")
+        raise CredentialsError(f"{key}: {len(value)} headers; {_MOST} are allowed")
     headers: dict[str, tuple[str, ...]] = {}
     for name, given in value.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise CredentialsError(f"metaHeaders: {name!r} is no header name")
+            raise CredentialsError(f"{key}: {name!r} is no header name")
         if name.lower() in _RESERVED:
-            raise CredentialsError(f"metaHeaders: {name} belongs to the connection")
+            raise CredentialsError(f"{key}: {name} belongs to the connection")
         values = [given] if isinstance(given, str) else given
         if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
-            raise CredentialsError(f"metaHeaders: {name}: a list of texts is expected")
+            raise CredentialsError(f"{key}: {name}: a list of texts is expected")
         if not all(map(_VALUE.fullmatch, values)):
             raise CredentialsError(
-                f"metaHeaders: {name}: a value has a character that no header may have, "
+                f"{key}: {name}: a value has a character that no header may have, "
                 "such as the end of a line"
             )
         headers[name] = tuple(one.strip() for one in values)

@@ -7,6 +7,7 @@ cosign keeps what belongs to an image.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from .manifest import OCI_INDEX, Manifest
 
 __all__ = [
     "COSIGN_SUFFIXES",
+    "Companion",
     "cosign_tag",
     "describe",
     "fallback_tag",
@@ -34,6 +36,25 @@ COSIGN_SUFFIXES: Final = ("sig", "att", "sbom")
 
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _FALLBACK: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}-[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """A manifest that belongs to the one with the digest ``subject``.
+
+    It says so itself (a referrer), or, with a ``suffix`` of `COSIGN_SUFFIXES`, its tag does.
+    """
+
+    subject: Digest
+    descriptor: Descriptor
+    suffix: str = ""
+
+    @property
+    def locator(self) -> str:
+        """What it is put under in a registry: cosign's tag, or its own digest."""
+        if self.suffix:
+            return cosign_tag(self.subject, self.suffix)
+        return str(self.descriptor.digest)
 
 
 def fallback_tag(subject: Digest) -> str:

@@ -1,12 +1,13 @@
 """The commands that this package brings to ``enginectl``: jobs with options for people.
 
-options     options that several commands have
-registry    auth, search, tags, registries
-transfer    pull, push
-images      images, inspect, tag
-convert     convert
-login       login, logout
-own         the credentials that the user has already
+options       options that several commands have
+registry      auth, search, tags, registries
+transfer      pull, push
+images        images, inspect, tag
+repositories  catalog, referrers, delete, copy
+convert       convert
+login         login, logout
+own           the credentials that the user has already
 
 Only what turns words into a job's arguments and environment is here, and what the jobs must
 not have: the user's own files. The jobs decide the rest.
@@ -20,6 +21,7 @@ from .convert import convert
 from .images import images, inspect, tag
 from .login import login, logout
 from .registry import auth, registries, search, tags
+from .repositories import catalog, copy, delete, referrers
 from .transfer import pull, push
 
 __all__ = ["commands"]
@@ -34,7 +36,11 @@ def commands() -> list[click.Command]:
         search,
         pull,
         push,
+        copy,
         tags,
+        catalog,
+        referrers,
+        delete,
         images,
         inspect,
         tag,

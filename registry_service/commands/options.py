@@ -17,23 +17,28 @@ from engine.cli.options import read_pairs, read_stdin
 from engine.cli.session import Session
 
 __all__ = [
+    "ALL_TAGS",
     "ANONYMOUS",
     "PASSWORD_STDIN",
     "PLATFORM",
+    "REFERRERS",
     "USER",
     "access_options",
     "access_options_for",
+    "add_target",
     "read_credentials",
+    "read_headers",
     "refuse_both",
 ]
 
+_ARGUMENTS = ("image", "repository", "reference", "source")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def access_options(command: _F) -> _F:
     """``-u``, ``--password-stdin``, ``--anonymous`` and ``--header``, handed over as ``access``:
     the part of a job's environment that they are. Without them it is the user's own credentials
-    for the registry that the argument ``image`` or ``repository`` names."""
+    for the registry that the argument names, which is one of `_ARGUMENTS`."""
     return access_options_for(_of_reference)(command)
 
 
@@ -57,7 +62,7 @@ def access_options_for(asked: Callable[[dict[str, Any]], str | None]) -> Callabl
             if user is not None or password_stdin:
                 env["authConfig"] = read_credentials(user, password_stdin)
             if headers:
-                env["metaHeaders"] = _headers(headers)
+                env["metaHeaders"] = read_headers(headers)
             if not anonymous:
                 _add_own(env, asked(values))
             return command(*args, access=env, **values)
@@ -98,6 +103,13 @@ PLATFORM = click.option(
     help="OS/ARCH[/VARIANT], several with commas, or 'all' for every platform of the image.",
 )
 
+ALL_TAGS = click.option("--all-tags", is_flag=True, help="Every tag of the repository.")
+REFERRERS = click.option(
+    "--referrers",
+    is_flag=True,
+    help="Take along what belongs to the image: signatures, SBOMs, attestations.",
+)
+
 
 def refuse_both(user: str | None, password_stdin: bool, anonymous: bool) -> None:
     """Raises `click.UsageError` for credentials that are given and not to be sent."""
@@ -105,42 +117,48 @@ def refuse_both(user: str | None, password_stdin: bool, anonymous: bool) -> None
         raise click.UsageError("--anonymous sends no credentials, and -u some: give one of them")
 
 
-def read_credentials(user: str | None, password_stdin: bool) -> dict[str, str]:
+def read_credentials(
+    user: str | None, password_stdin: bool, names: tuple[str, str] = ("-u", "--password-stdin")
+) -> dict[str, str]:
     """The user name and the password, from standard input or a prompt that does not echo.
 
-    Raises `click.UsageError` where there is neither.
+    ``names`` are those of the two options. Raises `click.UsageError` where there is neither.
     """
+    name, piped = names
     if user is None:
-        raise click.UsageError("--password-stdin needs the user name: -u USER")
+        raise click.UsageError(f"{piped} needs the user name: {name} USER")
     if not user:
-        raise click.UsageError("-u: the user name is empty")
+        raise click.UsageError(f"{name}: the user name is empty")
     if password_stdin:
-        password = read_stdin("--password-stdin")
+        password = read_stdin(piped)
         if not password:
-            raise click.UsageError("--password-stdin: there is no password on standard input")
+            raise click.UsageError(f"{piped}: there is no password on standard input")
     elif sys.stdin.isatty() and sys.stderr.isatty():
         password = click.prompt(f"Password for {user}", hide_input=True, err=True)
     else:
         raise click.UsageError(
-            "there is no terminal to ask for the password: pipe it in with --password-stdin"
+            f"there is no terminal to ask for the password: pipe it in with {piped}"
         )
     return {"username": user, "password": password}
 
 
-def _headers(pairs: tuple[str, ...]) -> dict[str, list[str]]:
+def read_headers(pairs: tuple[str, ...], what: str = "--header") -> dict[str, list[str]]:
     """``NAME=VALUE`` pairs as a map of name to all its values."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
-        for name, value in read_pairs([pair], "--header").items():
+        for name, value in read_pairs([pair], what).items():
             found.setdefault(name, []).append(value)
     return found
 
 
 def _of_reference(values: dict[str, Any]) -> str | None:
+    return _name_of(next((text for key in _ARGUMENTS if (text := values.get(key))), ""))
+
+
+def _name_of(text: str) -> str | None:
     from ..errors import InvalidReferenceError
     from ..reference import Reference
 
-    text = values.get("image") or values.get("repository") or ""
     try:
         return Reference.parse(text).name
     except InvalidReferenceError:  # the job says what is wrong with it
@@ -156,3 +174,19 @@ def _add_own(env: dict[str, Any], asked: str | None) -> None:
     add_headers(session, env)
     if "authConfig" not in env:
         add_own(session, env, asked)
+
+
+def add_target(env: dict[str, Any], source: str, target: str) -> None:
+    """Put the user's own credentials for the target of a copy into ``env``, where there are
+    none yet, unless those that were given for the source serve both."""
+    from .own import add_own_target
+
+    context = click.get_current_context()
+    session = context.find_object(Session)
+    there, here = _name_of(target), _name_of(source)
+    if session is None or there is None or here is None or context.params["anonymous"]:
+        return
+    given = context.params["user"] is not None
+    if given and there.partition("/")[0] == here.partition("/")[0]:
+        return
+    add_own_target(session, env, there)

@@ -18,10 +18,11 @@ from engine.status import Status
 if TYPE_CHECKING:
     from ..keychain import Found, Keychain
 
-__all__ = ["add_headers", "add_own", "find_own", "keychain_of", "translated"]
+__all__ = ["add_headers", "add_own", "add_own_target", "find_own", "keychain_of", "translated"]
 
 #: Codes of the errors that other credentials could have spared.
 _REFUSALS = ("login-required", "http-403")
+_TARGET = {"authConfig": "targetAuthConfig", "metaHeaders": "targetMetaHeaders"}
 _WAY_OUT = "(--anonymous does without)"
 
 
@@ -72,6 +73,19 @@ def add_own(session: Session, env: dict[str, Any], asked: str) -> None:
         session.remark(f"the credentials for {where} are from {found.source}")
         hint = f"the credentials that were sent are from {found.source}"
     session.hints.update(dict.fromkeys(_REFUSALS, hint))
+
+
+def add_own_target(session: Session, env: dict[str, Any], asked: str) -> None:
+    """As `add_own` and `add_headers`, for the target of a copy, which has an environment of its
+    own in that of the job."""
+    side = {name: env[key] for name, key in _TARGET.items() if key in env}
+    before = dict(session.hints)
+    add_headers(session, side)
+    if "authConfig" not in side:
+        add_own(session, side, asked)
+        for code, hint in before.items():
+            session.hints[code] = f"{hint}; for the target: {session.hints[code]}"
+    env.update({_TARGET[name]: value for name, value in side.items()})
 
 
 def add_headers(session: Session, env: dict[str, Any]) -> None:

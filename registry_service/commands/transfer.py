@@ -10,7 +10,7 @@ from engine.cli.options import submit_options
 from engine.cli.session import Session, SubmitOptions
 
 from .convert import FORMAT
-from .options import PLATFORM, access_options
+from .options import ALL_TAGS, PLATFORM, REFERRERS, access_options
 
 __all__ = ["pull", "push"]
 
@@ -18,7 +18,8 @@ __all__ = ["pull", "push"]
 @click.command()
 @click.argument("image")
 @PLATFORM
-@click.option("--all-tags", is_flag=True, help="Every tag of the repository IMAGE.")
+@ALL_TAGS
+@REFERRERS
 @access_options
 @submit_options
 @click.pass_obj
@@ -27,11 +28,17 @@ def pull(
     image: str,
     platform: str | None,
     all_tags: bool,
+    referrers: bool,
     access: dict[str, Any],
     submit: SubmitOptions,
 ) -> int:
     """Fetch IMAGE[:TAG][@DIGEST] from its registry into the store."""
-    env = {**access, "platform": platform, "allTags": all_tags or None}
+    env = {
+        **access,
+        "platform": platform,
+        "allTags": all_tags or None,
+        "referrers": referrers or None,
+    }
     return session.submit("pull", (image,), env, submit)
 
 
@@ -40,6 +47,7 @@ def pull(
 @PLATFORM
 @FORMAT
 @click.option("--foreign", is_flag=True, help="Send layers too that are fetched from elsewhere.")
+@REFERRERS
 @access_options
 @submit_options
 @click.pass_obj
@@ -49,9 +57,16 @@ def push(
     platform: str | None,
     format: str | None,
     foreign: bool,
+    referrers: bool,
     access: dict[str, Any],
     submit: SubmitOptions,
 ) -> int:
     """Send IMAGE[:TAG] from the store to the registry that its name says."""
-    env = {**access, "platform": platform, "format": format, "foreign": foreign or None}
+    env = {
+        **access,
+        "platform": platform,
+        "format": format,
+        "foreign": foreign or None,
+        "referrers": referrers or None,
+    }
     return session.submit("push", (image,), env, submit)

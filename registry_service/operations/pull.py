@@ -9,6 +9,7 @@ names what it does not have.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 
 from ..cancel import Cancellation
@@ -31,7 +32,9 @@ from ..schema1 import ManifestData
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
 from ..store import Store, Transfer
+from .companions import fetch_companions
 from .content import (
+    ALL,
     check_fits,
     check_platform,
     choose,
@@ -52,6 +55,7 @@ def pull(
     client: V2Client,
     store: Store,
     platform: str = "",
+    referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
 ) -> Descriptor:
@@ -59,11 +63,14 @@ def pull(
 
     ``platform`` chooses of an index: ``OS/ARCH[/VARIANT]``, several of them with commas,
     ``all``, or empty for this machine's. The index itself is kept whole, whatever was chosen.
-    An image of schema 1 becomes an OCI image.
+    With ``referrers``, what belongs to the index and to what was chosen of it comes along, such
+    as signatures. An image of schema 1 becomes an OCI image.
     """
     run = _Pull(reference, client, store, platform, cancel, observer)
     manifest, state, descriptor = run.top()
     run.fetch(manifest, 0)
+    if referrers:
+        run.fetch_companions()
     cancel.check()
     run.store_manifest(manifest)
     store.tag(str(reference), descriptor, cancel=cancel)
@@ -77,6 +84,7 @@ def pull_all_tags(
     client: V2Client,
     store: Store,
     platform: str = "",
+    referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
 ) -> list[str]:
@@ -95,6 +103,7 @@ def pull_all_tags(
                 client=client,
                 store=store,
                 platform=platform,
+                referrers=referrers,
                 cancel=cancel,
                 observer=observer,
             )
@@ -154,6 +163,7 @@ class _Pull:
         self.source = RegistrySource(client, reference.repository)
         self.states: dict[Digest, str] = {}  # of what was ensured
         self.settled: set[Digest] = set()
+        self.images: list[Digest] = []  # the manifests that were gone through
 
     def top(self) -> tuple[Manifest, str, Descriptor]:
         """The manifest of the reference, how it came to be in the store, and what names it.
@@ -209,6 +219,7 @@ class _Pull:
         """Everything that ``manifest`` needs, as far as it was chosen."""
         if depth > _DEEPEST:
             raise ManifestError(f"{manifest.digest}: indexes nest more than {_DEEPEST} deep")
+        self.images.append(manifest.digest)
         if not manifest.is_index:
             if depth == 0 and self.platform not in ("", "all"):
                 self.check_platform(manifest)
@@ -225,6 +236,18 @@ class _Pull:
             self.fetch(part, depth + 1)
             self.store_manifest(part)
             self.settle(child, state)
+
+    def fetch_companions(self) -> None:
+        """What belongs to the images that were fetched, and to that in turn."""
+        whole = copy.copy(self)  # what is told as settled is one set
+        whole.platform = ALL
+        fetch_companions(
+            whole,
+            self.reference.repository,
+            tuple(self.images),
+            client=self.client,
+            store=self.store,
+        )
 
     def fetch_unknown(self, child: Descriptor) -> None:
         """A part of an index that is of no known kind. Registries keep such a one among the

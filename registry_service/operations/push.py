@@ -20,6 +20,7 @@ from ..observe import Observer, Settled
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
+from .companions import is_listed, stored_companions
 from .content import ALL, Node, check_platform, find, held, platforms, tree
 from .convert import converted_tree
 from .selection import select, without_foreign
@@ -37,6 +38,7 @@ def push(
     platform: str = "",
     format: Format | None = None,
     foreign: bool = False,
+    referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
 ) -> Descriptor:
@@ -45,7 +47,8 @@ def push(
     An index goes whole, with every part; ``platform`` sends the image of one platform in its
     place, of several an index of those. ``format`` sends it in Docker's or in OCI's, whatever
     the store has. Layers that come from elsewhere, by their URLs, are sent only with
-    ``foreign``. What is not complete in the store fails before anything is sent.
+    ``foreign``. With ``referrers``, what the store has that belongs to what is sent goes along,
+    ahead of the image's name. What is not complete in the store fails before anything is sent.
 
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
@@ -58,12 +61,19 @@ def push(
     _check_complete(reference, node)
     if format is not None:
         node = _formatted(reference, node, format, cancel, observer)
+    companions = stored_companions(store, node, cancel) if referrers else []
+    if not foreign:
+        companions = [(one, without_foreign(part)) for one, part in companions]
+    for _, part in companions:
+        _check_complete(reference, part)
     inner = Cancellation()
     remove = cancel.on_cancel(inner.cancel)
     try:
         with connect(inner) as client:
             run = _Push(reference, client, store, inner, observer)
-            sent = run.blobs(node)
+            sent = run.blobs(node, *(part for _, part in companions))
+            for one, part in companions:
+                run.manifests(part, sent, one.locator)
             run.manifests(node, sent)
     except CancelledError:
         cancel.check()
@@ -128,14 +138,15 @@ class _Push:
     cancel: Cancellation
     observer: Observer
 
-    def blobs(self, node: Node) -> bool:
-        """Send what the registry lacks; whether anything was sent."""
-        apart = {one.descriptor.digest for one in _unknown(node)}
-        blobs = [
-            one.descriptor
+    def blobs(self, *nodes: Node) -> bool:
+        """Send what the registry lacks, each blob once; whether anything was sent."""
+        apart = {one.descriptor.digest for node in nodes for one in _unknown(node)}
+        blobs = {
+            one.descriptor.digest: one.descriptor
+            for node in nodes
             for one in node.walk()
             if one.manifest is None and one.descriptor.digest not in apart
-        ]
+        }.values()
         sources = _Sources(self.store, self.reference)
         pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="push")
         sent = False
@@ -180,8 +191,8 @@ class _Push:
             )
             return False
 
-    def manifests(self, node: Node, sent: bool) -> None:
-        """Put every manifest, the image's own last, under its name."""
+    def manifests(self, node: Node, sent: bool, place: str = "") -> None:
+        """Put every manifest, the node's own last, under the image's name or at ``place``."""
         unknown = {one.descriptor.digest for one in _unknown(node)}
         for one in node.walk():
             manifest = one.manifest
@@ -191,13 +202,14 @@ class _Push:
                 continue
             self.cancel.check()
             own = one.descriptor.digest == node.descriptor.digest
-            locator = self.reference.locator if own else str(manifest.digest)
+            locator = (place or self.reference.locator) if own else str(manifest.digest)
             state = "exists"
             head = None
             if not sent:
                 head = self.client.head_manifest(self.reference.repository, locator)
-            if head is None or head.digest != manifest.digest:
-                self.check_digest(own, one)
+            there = head is not None and head.digest == manifest.digest
+            if not there or not is_listed(self.client, self.reference.repository, manifest):
+                self.check_digest(own and not place, one)
                 self.client.put_manifest(self.reference.repository, locator, manifest)
                 state = "pushed"
                 sent = True

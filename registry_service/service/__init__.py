@@ -1,10 +1,11 @@
 """The Service: installs the registry jobs on an engine.
 
-call        what a handler has: its job, and what all jobs share
-registry    auth, search, tags
-transfer    pull, push
-images      images, inspect, tag
-convert     convert
+call          what a handler has: its job, and what all jobs share
+registry      auth, search, tags
+transfer      pull, push
+images        images, inspect, tag
+repositories  catalog, referrers, delete, copy
+convert       convert
 
 Handlers translate and no more: from arguments and environment to values, from the library's
 callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
@@ -26,7 +27,7 @@ from ..ledger import DiskLedger
 from ..operations.access import Registries
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
-from . import convert, images, registry, transfer
+from . import convert, images, registry, repositories, transfer
 from .call import Entry, Handler, Shared, run
 
 __all__ = ["CERTS_DIRS", "JOBS", "Service"]
@@ -35,7 +36,13 @@ __all__ = ["CERTS_DIRS", "JOBS", "Service"]
 CERTS_DIRS = ("certs.d", *map(str, DEFAULT_CERTS_DIRS))
 
 #: Every job that the Service installs.
-JOBS: Final[tuple[Entry, ...]] = (*registry.JOBS, *transfer.JOBS, *images.JOBS, *convert.JOBS)
+JOBS: Final[tuple[Entry, ...]] = (
+    *registry.JOBS,
+    *transfer.JOBS,
+    *images.JOBS,
+    *convert.JOBS,
+    *repositories.JOBS,
+)
 
 
 class Service:

@@ -24,11 +24,13 @@ from ..session.v2 import V2Client
 from ..store import Store
 
 __all__ = [
+    "ALL_TAGS",
     "AUTH",
     "DESCRIPTORS",
     "HEADERS",
     "IMAGE",
     "PLATFORM",
+    "REFERRERS",
     "Call",
     "Entry",
     "Handler",
@@ -52,6 +54,18 @@ HEADERS: Final = Option(
 PLATFORM: Final = Option(
     name="platform",
     help="OS/ARCH[/VARIANT], several with commas between them, or 'all'.",
+)
+ALL_TAGS: Final = Option(
+    name="allTags",
+    type=OptionType.BOOLEAN,
+    default="false",
+    help="Every tag of the repository.",
+)
+REFERRERS: Final = Option(
+    name="referrers",
+    type=OptionType.BOOLEAN,
+    default="false",
+    help="Take along what belongs to the image: signatures, SBOMs, attestations.",
 )
 IMAGE: Final = Argument(name="IMAGE[:TAG][@DIGEST]", help="the image")
 #: One row for each descriptor when it is settled.

@@ -10,7 +10,7 @@ from ..operations.pull import pull as pull_image
 from ..operations.pull import pull_all_tags
 from ..operations.push import push as push_image
 from ..reference import Reference
-from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry
+from .call import ALL_TAGS, AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, REFERRERS, Call, Entry
 from .convert import FORMAT, wanted_format
 
 __all__ = ["JOBS", "pull", "push"]
@@ -26,6 +26,7 @@ def pull(call: Call) -> Status:
         client=call.client(reference),
         store=call.store,
         platform=call.platform,
+        referrers=call.job.env.get_bool("referrers"),
         cancel=call.cancel,
         observer=call.observer,
     )
@@ -42,6 +43,7 @@ def push(call: Call) -> Status:
         platform=call.platform,
         format=wanted_format(call),
         foreign=call.job.env.get_bool("foreign"),
+        referrers=call.job.env.get_bool("referrers"),
         cancel=call.cancel,
         observer=call.observer,
     )
@@ -58,12 +60,8 @@ JOBS: Final = (
                 AUTH,
                 HEADERS,
                 PLATFORM,
-                Option(
-                    name="allTags",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Every tag of the repository.",
-                ),
+                ALL_TAGS,
+                REFERRERS,
             ),
             columns=DESCRIPTORS,
             queue="transfer",
@@ -81,6 +79,7 @@ JOBS: Final = (
                 HEADERS,
                 PLATFORM,
                 FORMAT,
+                REFERRERS,
                 Option(
                     name="foreign",
                     type=OptionType.BOOLEAN,

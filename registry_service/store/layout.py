@@ -3,7 +3,8 @@
 ::
 
     images/oci-layout            the version of the layout
-    images/index.json            descriptors; a name is the annotation of `REF_NAME`
+    images/index.json            descriptors; a name is the annotation of `REF_NAME`, and what
+                                 belongs to an image has none, but that of `SUBJECT`
     images/blobs/ALGORITHM/HEX   content; a file is here only when it is whole and verified
 
 `index.json` is changed under the lock ``ingest/index.lock``, by any process that uses this
@@ -29,14 +30,25 @@ from typing import Any, Final
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import DigestMismatchError, DoesNotExistError, ManifestError, StoreError
+from ..errors import (
+    DigestMismatchError,
+    DoesNotExistError,
+    ManifestError,
+    RegistryError,
+    StoreError,
+)
 from ..manifest import OCI_INDEX
+from ..referrers import COSIGN_SUFFIXES, Companion
 from .disk import disk_error, file_lock, make_directory, replace_file, sweep, sync_directory
 
-__all__ = ["REF_NAME", "Layout"]
+__all__ = ["REF_NAME", "SUBJECT", "SUFFIX", "Layout"]
 
 #: The annotation of an entry of ``index.json`` that holds its name.
 REF_NAME: Final = "org.opencontainers.image.ref.name"
+#: The annotations of an entry that has no name and belongs to another manifest: that one's
+#: digest, and the suffix of its tag where it is the tag that says so.
+SUBJECT: Final = "registry-engine.referrer.subject"
+SUFFIX: Final = "registry-engine.referrer.suffix"
 
 _EMPTY: Final = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _LOCK_TIMEOUT: Final = 30.0
@@ -156,9 +168,7 @@ class Layout:
         Raises `CancelledError`, and nothing has changed.
         """
         cancel.check()
-        for directory in (self._blobs, *self._blobs.iterdir()):
-            if directory.is_dir():
-                sync_directory(directory)
+        self._sync_blobs()
         annotations = {**descriptor.annotations, REF_NAME: name}
         entry = dataclasses.replace(descriptor, annotations=annotations, data=None).to_json()
 
@@ -184,6 +194,52 @@ class Layout:
 
         self._change(change, cancel)
         return removed
+
+    # what belongs to others
+
+    def companions(self) -> list[Companion]:
+        """What belongs to some manifest, in the order of the index."""
+        found = (_companion(entry) for entry in _manifests(self._read(), self._index))
+        return [one for one in found if one is not None]
+
+    def set_companion(self, companion: Companion, cancel: Cancellation) -> None:
+        """Keep an entry for ``companion``, once. Durable when it returns.
+
+        The tag of one with a suffix is its place: what was there before goes.
+        """
+        self._sync_blobs()
+        notes = {SUBJECT: str(companion.subject)}
+        if companion.suffix:
+            notes[SUFFIX] = companion.suffix
+        descriptor = companion.descriptor
+        kept = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
+        entry = dataclasses.replace(descriptor, annotations={**kept, **notes}, data=None).to_json()
+
+        def change(entries: list[Any]) -> list[Any]:
+            places = [n for n, one in enumerate(entries) if _same_place(one, companion)]
+            left = [one for one in entries if not _same_place(one, companion)]
+            left.insert(places[0] if places else len(left), entry)
+            return left
+
+        self._change(change, cancel)
+
+    def remove_companions(self, gone: Callable[[Companion], bool], cancel: Cancellation) -> int:
+        """Remove the entries for which ``gone`` is true; how many they were."""
+        count = 0
+
+        def change(entries: list[Any]) -> list[Any]:
+            nonlocal count
+            left = [one for one in entries if (c := _companion(one)) is None or not gone(c)]
+            count = len(entries) - len(left)
+            return left
+
+        self._change(change, cancel)
+        return count
+
+    def _sync_blobs(self) -> None:
+        for directory in (self._blobs, *self._blobs.iterdir()):
+            if directory.is_dir():
+                sync_directory(directory)
 
     # the index file
 
@@ -248,6 +304,32 @@ def _name(entry: Any) -> str | None:
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
     name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _companion(entry: Any) -> Companion | None:
+    """What an entry says that it belongs to; None for one that says nothing of the kind."""
+    if _name(entry) is not None:
+        return None
+    try:
+        descriptor = Descriptor.from_json(entry)
+        notes = dict(descriptor.annotations)
+        subject = Digest.parse(notes.pop(SUBJECT, ""))
+    except RegistryError:
+        return None
+    suffix = notes.pop(SUFFIX, "")
+    if suffix and suffix not in COSIGN_SUFFIXES:
+        return None
+    descriptor = dataclasses.replace(descriptor, annotations=notes)
+    return Companion(subject=subject, descriptor=descriptor, suffix=suffix)
+
+
+def _same_place(entry: Any, companion: Companion) -> bool:
+    other = _companion(entry)
+    return (
+        other is not None
+        and (other.subject, other.suffix) == (companion.subject, companion.suffix)
+        and (bool(other.suffix) or other.descriptor.digest == companion.descriptor.digest)
+    )
 
 
 def _manifests(document: dict[str, Any], path: Path) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from ..errors import CancelledError, DigestMismatchError, DoesNotExistError
 from ..manifest import MANIFEST_LIMIT
 from ..observe import LogCallback, ProgressCallback
 from ..reference import Reference
+from ..referrers import Companion
 from .layout import Layout
 from .memory import MemorySource
 from .retry import RetryPolicy
@@ -208,6 +209,28 @@ class Store:
         """What ``reference`` names, or None."""
         name = str(reference)
         return next((found for known, found in self._layout.entries() if known == name), None)
+
+    def keep_companion(self, companion: Companion, *, cancel: Cancellation | None = None) -> None:
+        """Keep what belongs to another manifest, which need not be here. It gets no name.
+
+        Durable, with the content that is here, when it returns. Raises `DoesNotExistError`
+        when its content is not in the store, and `CancelledError`, as `tag`.
+        """
+        self.size(companion.descriptor.digest)
+        self._layout.set_companion(companion, cancel or Cancellation())
+
+    def companions(self) -> list[Companion]:
+        """Everything that belongs to some manifest, in the order in which it came."""
+        return self._layout.companions()
+
+    def forget_companions(
+        self, gone: Callable[[Companion], bool], *, cancel: Cancellation | None = None
+    ) -> int:
+        """Forget those for which ``gone`` is true, and say how many; the content stays.
+
+        Raises `CancelledError`, as `tag`.
+        """
+        return self._layout.remove_companions(gone, cancel or Cancellation())
 
     def references(self) -> list[tuple[str, Descriptor]]:
         """Every name and what it names, in the order in which they came."""

@@ -1,0 +1,339 @@
+"""Copy: from one registry to another, or within one, not through the disk.
+
+As in a push, each part is asked for before it is sent, and the name comes last; what one registry
+has in another repository is mounted. Everything else is read and sent at the same time, a blob
+for each of a few threads, in blocks of a bounded size.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..digest import HASHABLE, Digest
+from ..errors import (
+    CancelledError,
+    DoesNotExistError,
+    ManifestError,
+    PlatformError,
+    RegistryError,
+)
+from ..manifest import OCI_INDEX, Manifest
+from ..observe import Observer, Settled
+from ..reference import Reference
+from ..referrers import is_fallback_tag
+from ..session.relay import Relay
+from ..session.source import RegistrySource
+from ..session.v2 import V2Client
+from ..transport import Readable
+from ..transport.retry import RetryPolicy
+from .companions import is_listed, remote_companions
+from .content import ALL, choose, is_manifest
+
+__all__ = ["Connections", "copy", "copy_all_tags"]
+
+_WORKERS: Final = 4
+_DEEPEST: Final = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Makes the clients of both sides for a cancellation. ``policy`` says when a source that
+    broke is asked again."""
+
+    source: Callable[[Cancellation], V2Client]
+    target: Callable[[Cancellation], V2Client]
+    policy: RetryPolicy
+
+
+def copy(
+    source: Reference,
+    target: Reference,
+    *,
+    connections: Connections,
+    platform: str = "",
+    referrers: bool = False,
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Copy an image, byte for byte; returns what ``target`` stands for now.
+
+    An index goes whole; ``platform`` copies the image of one platform in its place. With
+    ``referrers``, what belongs to what is copied goes along, ahead of the name.
+    """
+    return _run(
+        connections,
+        cancel,
+        lambda inner, origin, client: _Copy(
+            source, target, origin, client, connections.policy, inner, observer
+        ).image(platform, referrers),
+    )
+
+
+def copy_all_tags(
+    source: Reference,
+    target: Reference,
+    *,
+    connections: Connections,
+    platform: str = "",
+    referrers: bool = False,
+    cancel: Cancellation,
+    observer: Observer,
+) -> list[str]:
+    """Copy every tag of a repository to the same tag of another; returns the tags.
+
+    A tag that cannot be copied does not keep the others back; at the end an error names all
+    of those. A list of referrers under a fallback tag is not copied over the target's own:
+    what it lists is copied, and put on that.
+    """
+    tags = list(connections.source(cancel).tags(source.repository))
+    copied: list[str] = []
+    failed: list[tuple[str, RegistryError]] = []
+    for tag in tags:
+        cancel.check()
+        try:
+            copy(
+                source.with_tag(tag),
+                target.with_tag(tag),
+                connections=connections,
+                platform=platform,
+                referrers=referrers,
+                cancel=cancel,
+                observer=observer,
+            )
+        except (DoesNotExistError, ManifestError, PlatformError) as error:
+            observer.log("warning", f"{source.with_tag(tag)}: {error}", tag=tag)
+            failed.append((tag, error))
+        else:
+            copied.append(tag)
+    if failed:
+        told = "; ".join(f"{tag}: {error}" for tag, error in failed[:5])
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise RegistryError(
+            f"{len(failed)} of {len(tags)} tags of {source.name} could not be copied: {told}{more}",
+            code="incomplete",
+        )
+    return copied
+
+
+def _run(
+    connections: Connections,
+    cancel: Cancellation,
+    work: Callable[[Cancellation, V2Client, V2Client], Descriptor],
+) -> Descriptor:
+    """Do the work with clients that are cancelled with the job, and when one part fails."""
+    inner = Cancellation()
+    remove = cancel.on_cancel(inner.cancel)
+    try:
+        with connections.source(inner) as origin, connections.target(inner) as client:
+            return work(inner, origin, client)
+    except CancelledError:
+        cancel.check()
+        raise
+    finally:
+        remove()
+
+
+class _Copy:
+    """What one copy knows. Its own thread settles; blobs move in threads of a pool."""
+
+    def __init__(
+        self,
+        source: Reference,
+        target: Reference,
+        origin: V2Client,
+        client: V2Client,
+        policy: RetryPolicy,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.origin = origin
+        self.client = client
+        self.policy = policy
+        self.cancel = cancel
+        self.observer = observer
+        self.content = RegistrySource(origin, source.repository)
+        self.mounts = source.host == target.host and source.repository != target.repository
+        self.settled: set[Digest] = set()
+        self.images: list[Digest] = []  # the manifests that were gone through
+
+    def image(self, platform: str, referrers: bool) -> Descriptor:
+        manifest = self.load(self.source.locator)
+        if platform and platform != ALL and manifest.is_index:
+            manifest = self.chosen(manifest, platform)
+        self.check_digest(manifest)
+        self.parts(manifest, 0)
+        if referrers:
+            self.companions(tuple(self.images))
+        if _is_list(self.source, self.target, manifest):
+            self.log("info", f"{self.target}: what it lists was copied, not the list itself")
+        else:
+            self.put(manifest, self.target.locator)
+        return manifest.descriptor
+
+    def load(self, locator: str) -> Manifest:
+        self.cancel.check()
+        return self.origin.get_manifest(self.source.repository, locator)
+
+    def chosen(self, index: Manifest, platform: str) -> Manifest:
+        parts = choose(index, platform)
+        if len(parts) != 1:
+            raise PlatformError(
+                f"{self.source}: {platform} is {len(parts)} images; copy one of them, or all"
+            )
+        return self.load(str(parts[0].digest))
+
+    def check_digest(self, manifest: Manifest) -> None:
+        wanted = self.target.digest
+        if wanted is not None and wanted != manifest.digest:
+            raise ManifestError(
+                f"{self.target} asks for another digest than the image has ({manifest.digest})"
+            )
+
+    def parts(self, manifest: Manifest, depth: int) -> None:
+        """Everything that ``manifest`` names."""
+        if depth > _DEEPEST:
+            raise ManifestError(f"{manifest.digest}: indexes nest more than {_DEEPEST} deep")
+        self.images.append(manifest.digest)
+        blobs = []
+        for child in manifest.children:
+            if child.digest in self.settled:  # with all that it names
+                continue
+            if is_manifest(child):
+                part = self.load(str(child.digest))
+                self.parts(part, depth + 1)
+                self.put(part, str(child.digest))
+            else:
+                blobs.append(child)
+        self.blobs(blobs)
+
+    def companions(self, subjects: Iterable[Digest]) -> None:
+        """What belongs to these, and to that in turn."""
+        found = remote_companions(
+            self.origin,
+            self.source.repository,
+            subjects,
+            load=lambda descriptor: self.load(str(descriptor.digest)),
+            cancel=self.cancel,
+            observer=self.observer,
+        )
+        for companion, manifest in found:
+            if companion.suffix or manifest.digest not in self.settled:
+                self.parts(manifest, 1)
+                self.put(manifest, companion.locator)
+
+    def blobs(self, descriptors: Iterable[Descriptor]) -> None:
+        pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="copy")
+        try:
+            futures = {pool.submit(self.blob, one): one for one in descriptors}
+            for future in concurrent.futures.as_completed(futures):
+                self.settle(futures[future], future.result())
+        except BaseException:
+            self.cancel.cancel()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def blob(self, descriptor: Descriptor) -> str:
+        self.cancel.check()
+        repository = self.target.repository
+        if self.client.blob_size(repository, descriptor.digest) is not None:
+            return "exists"
+        if self.mounts and self.mount(descriptor):
+            return "mounted"
+        if descriptor.urls and self.is_elsewhere(descriptor):
+            return "skipped"
+        self.client.put_blob(
+            repository,
+            descriptor,
+            lambda: self.open(descriptor),
+            progress=self.observer.progress,
+        )
+        return "copied"
+
+    def mount(self, descriptor: Descriptor) -> bool:
+        """A mount saves the way; where it fails, the blob takes it."""
+        try:
+            return self.client.mount_blob(
+                self.target.repository, descriptor.digest, self.source.repository
+            )
+        except CancelledError:
+            raise
+        except RegistryError as error:
+            self.log(
+                "info",
+                f"{descriptor.digest} could not be mounted from {self.source.repository}: {error}",
+            )
+            return False
+
+    def is_elsewhere(self, descriptor: Descriptor) -> bool:
+        """Whether the source does not have a blob whose place is at URLs of its own."""
+        if self.origin.blob_size(self.source.repository, descriptor.digest) is not None:
+            return False
+        self.log("info", f"{descriptor.digest} stays where its descriptor's URLs say")
+        return True
+
+    def open(self, descriptor: Descriptor) -> Readable:
+        data = descriptor.data
+        if data is not None and _is_content(descriptor, data):
+            return io.BytesIO(data)
+        return Relay(
+            descriptor,
+            lambda offset: self.content.open(descriptor, offset, self.cancel),
+            policy=self.policy,
+            cancel=self.cancel,
+            observer=self.observer,
+        )
+
+    def put(self, manifest: Manifest, locator: str) -> None:
+        self.cancel.check()
+        repository = self.target.repository
+        head = self.client.head_manifest(repository, locator)
+        there = head is not None and head.digest == manifest.digest
+        if there and is_listed(self.client, repository, manifest):
+            self.settle(manifest.descriptor, "exists")
+            return
+        self.client.put_manifest(repository, locator, manifest)
+        self.settle(manifest.descriptor, "exists" if there else "copied")
+
+    def settle(self, descriptor: Descriptor, state: str) -> None:
+        self.settled.add(descriptor.digest)
+        self.observer.settled(
+            Settled(
+                reference=str(self.target),
+                digest=str(descriptor.digest),
+                media_type=descriptor.media_type,
+                size=descriptor.size,
+                state=state,
+            )
+        )
+
+    def log(self, level: str, text: str) -> None:
+        self.observer.log(level, text)
+
+
+def _is_list(source: Reference, target: Reference, manifest: Manifest) -> bool:
+    """Whether this is a list of referrers, which the target keeps for itself."""
+    tags = {source.tag, target.tag}
+    tag = target.tag or ""
+    if tags != {tag} or source.digest or not is_fallback_tag(tag):
+        return False
+    algorithm, _, encoded = tag.rpartition("-")
+    subject = manifest.digest.algorithm == algorithm and manifest.digest.hex[:64] == encoded
+    return manifest.media_type == OCI_INDEX and not subject
+
+
+def _is_content(descriptor: Descriptor, data: bytes) -> bool:
+    digest = descriptor.digest
+    return (
+        len(data) == descriptor.size
+        and digest.algorithm in HASHABLE
+        and Digest.of(data, digest.algorithm) == digest
+    )

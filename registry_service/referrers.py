@@ -26,6 +26,7 @@ __all__ = [
     "fallback_tag",
     "index_document",
     "is_fallback_tag",
+    "is_list",
     "listed",
     "with_entry",
     "without_entries",
@@ -67,8 +68,18 @@ def fallback_tag(subject: Digest) -> str:
 
 
 def is_fallback_tag(tag: str) -> bool:
-    """Whether a tag has the form of `fallback_tag` for one of the usual algorithms."""
+    """Whether a tag has the form of `fallback_tag`, for one of the usual algorithms."""
     return _FALLBACK.fullmatch(tag) is not None
+
+
+def is_list(tag: str, descriptor: Descriptor) -> bool:
+    """Whether what ``tag`` stands for is a list of referrers, by its form; what is under a tag
+    of its own digest is not."""
+    return (
+        is_fallback_tag(tag)
+        and descriptor.media_type == OCI_INDEX
+        and fallback_tag(descriptor.digest) != tag
+    )
 
 
 def cosign_tag(subject: Digest, suffix: str) -> str:

@@ -80,11 +80,11 @@ def put_artifact(
 
 
 def put_fallback(
-    registry: Receiver, repository: str, subject: Image | ImageIndex, *entries: dict[str, Any]
+    registry: Receiver, repository: str, subject: str, *entries: dict[str, Any]
 ) -> str:
-    """A list of referrers under the fallback tag. Returns the tag."""
+    """A list of referrers under the fallback tag of a digest. Returns the tag."""
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)}
-    tag = subject.digest.replace(":", "-")
+    tag = subject.replace(":", "-")
     registry.put_manifest(repository, tag, json.dumps(document).encode(), OCI_INDEX)
     return tag
 

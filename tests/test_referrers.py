@@ -157,7 +157,7 @@ def test_without_the_api_the_fallback_tag_is_listed_and_filtered(transport: Tran
         sbom = put_artifact(registry, NAME, IMAGE)
         signed = put_artifact(registry, NAME, IMAGE, kind=SIGNATURE)
         entries = [describe(each).to_json() for each in (sbom, signed, sbom)]
-        put_fallback(registry, NAME, IMAGE, *entries)
+        put_fallback(registry, NAME, IMAGE.digest, *entries)
         assert list(one.referrers(NAME, SUBJECT)) == [describe(sbom), describe(signed)]
         assert list(one.referrers(NAME, SUBJECT, SIGNATURE)) == [describe(signed)]
         api = [request for request in registry.requests if "referrers" in request.path]
@@ -185,9 +185,11 @@ def test_how_servers_say_that_they_have_no_api(
 
 
 def test_an_answer_that_is_an_error_is_no_missing_api(transport: Transport) -> None:
-    with scripted(lambda request: request.answer(403)) as server:
-        with pytest.raises(RegistryHTTPError, match="403"):
-            list(client(transport, server.host).referrers(NAME, SUBJECT))
+    with (
+        scripted(lambda request: request.answer(403)) as server,
+        pytest.raises(RegistryHTTPError, match="403"),
+    ):
+        list(client(transport, server.host).referrers(NAME, SUBJECT))
 
 
 @pytest.mark.parametrize(
@@ -204,9 +206,11 @@ def test_lists_that_break_the_protocol(
     transport: Transport, body: str, link: str, message: str
 ) -> None:
     headers = {"Content-Type": OCI_INDEX, **({"Link": link} if link else {})}
-    with scripted(lambda request: request.answer(body=body, headers=headers)) as server:
-        with pytest.raises(ProtocolError, match=message):
-            list(client(transport, server.host).referrers(NAME, SUBJECT))
+    with (
+        scripted(lambda request: request.answer(body=body, headers=headers)) as server,
+        pytest.raises(ProtocolError, match=message),
+    ):
+        list(client(transport, server.host).referrers(NAME, SUBJECT))
 
 
 def test_a_null_list_is_empty(transport: Transport) -> None:
@@ -321,7 +325,7 @@ def test_a_list_that_another_process_changes_meanwhile_is_read_again(
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             future = pool.submit(send, client(transport, registry.host), registry, ours, blobs)
             assert hold.entered.wait(10)
-            put_fallback(registry, NAME, IMAGE, describe(theirs).to_json())
+            put_fallback(registry, NAME, IMAGE.digest, describe(theirs).to_json())
             hold.release()
             future.result(20)
         assert under(registry) == [describe(theirs).to_json(), describe(ours).to_json()]
@@ -333,7 +337,9 @@ def test_an_entry_whose_manifest_is_gone_does_not_block_the_list(transport: Tran
     with Registry(referrers=False) as registry:
         gone, _ = artifact(IMAGE, b"gone")
         there = put_artifact(registry, NAME, IMAGE, b"there")
-        put_fallback(registry, NAME, IMAGE, describe(gone).to_json(), describe(there).to_json())
+        put_fallback(
+            registry, NAME, IMAGE.digest, describe(gone).to_json(), describe(there).to_json()
+        )
         ours, blobs = artifact(IMAGE, b"ours")
         send(client(transport, registry.host), registry, ours, blobs)
         assert under(registry) == [describe(there).to_json(), describe(ours).to_json()]
@@ -395,12 +401,15 @@ def test_a_cancel_ends_the_wait_for_a_turn() -> None:
         with turns.hold("a", cancel):
             raise AssertionError("it was not free")
 
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, turns.hold("a", Cancellation()):
-        with turns.hold("b", Cancellation()):  # another key is free
-            future = pool.submit(wait)
-            assert waiting.wait(10)
-            cancel.cancel()
-            with pytest.raises(CancelledError):
-                future.result(10)
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        turns.hold("a", Cancellation()),
+        turns.hold("b", Cancellation()),  # another key is free
+    ):
+        future = pool.submit(wait)
+        assert waiting.wait(10)
+        cancel.cancel()
+        with pytest.raises(CancelledError):
+            future.result(10)
     with turns.hold("a", Cancellation()):
         pass

@@ -23,10 +23,10 @@ from ..errors import (
     PlatformError,
     RegistryError,
 )
-from ..manifest import OCI_INDEX, Manifest
+from ..manifest import Manifest
 from ..observe import Observer, Settled
 from ..reference import Reference
-from ..referrers import is_fallback_tag
+from ..referrers import is_list
 from ..session.relay import Relay
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
@@ -320,14 +320,11 @@ class _Copy:
 
 
 def _is_list(source: Reference, target: Reference, manifest: Manifest) -> bool:
-    """Whether this is a list of referrers, which the target keeps for itself."""
-    tags = {source.tag, target.tag}
-    tag = target.tag or ""
-    if tags != {tag} or source.digest or not is_fallback_tag(tag):
+    """Whether this is a list of referrers, which the target's repository has of its own."""
+    tag = target.tag
+    if tag is None or tag != source.tag or source.digest is not None:
         return False
-    algorithm, _, encoded = tag.rpartition("-")
-    subject = manifest.digest.algorithm == algorithm and manifest.digest.hex[:64] == encoded
-    return manifest.media_type == OCI_INDEX and not subject
+    return is_list(tag, manifest.descriptor)
 
 
 def _is_content(descriptor: Descriptor, data: bytes) -> bool:

@@ -22,7 +22,7 @@ from ..errors import (
 from ..manifest import INDEX_TYPES
 from ..observe import Observer
 from ..reference import Reference
-from ..referrers import is_fallback_tag
+from ..referrers import is_list
 from ..session.v2 import V2Client
 
 __all__ = ["Deleted", "delete"]
@@ -147,7 +147,7 @@ class _Delete:
         if head.digest == digest:
             return _Other(tag, True)
         # A list of referrers is no use of them: what it lists is taken off it.
-        if head.media_type not in INDEX_TYPES or is_fallback_tag(tag):
+        if head.media_type not in INDEX_TYPES or is_list(tag, head):
             return None
         index = self.client.get_manifest(repository, head.digest)
         parts = {one.digest for one in index.manifests}

@@ -28,6 +28,7 @@ from ..errors import (
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..observe import Observer, Settled
 from ..reference import Reference
+from ..referrers import is_fallback_tag, is_list
 from ..schema1 import ManifestData
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
@@ -44,7 +45,7 @@ from .content import (
 )
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 
-__all__ = ["pull", "pull_all_tags"]
+__all__ = ["of_one_tag", "pull", "pull_all_tags"]
 
 _DEEPEST = 8
 
@@ -91,13 +92,15 @@ def pull_all_tags(
     """Fetch every tag of a repository; returns the tags.
 
     A tag that cannot be pulled, or is none, does not keep the others back; at the end an error
-    names all of those.
+    names all of those. Tags that are lists of referrers are no images, and left out.
     """
     pulled: list[str] = []
     failed: list[tuple[str, RegistryError]] = []
     for tag in client.tags(reference.repository):
         cancel.check()
         try:
+            if _lists_referrers(client, reference.repository, tag):
+                continue
             pull(
                 reference.with_tag(tag),
                 client=client,
@@ -108,7 +111,7 @@ def pull_all_tags(
                 observer=observer,
             )
         except RegistryError as error:
-            if not _of_one_tag(error):
+            if not of_one_tag(error):
                 raise
             observer.log("warning", f"{reference.name}:{tag}: {error}", tag=tag)
             failed.append((tag, error))
@@ -125,7 +128,7 @@ def pull_all_tags(
     return pulled
 
 
-def _of_one_tag(error: RegistryError) -> bool:
+def of_one_tag(error: RegistryError) -> bool:
     """Whether ``error`` says nothing of the other tags: what is there under this one is wrong,
     or may not be had. The tag itself is the server's word, and may be none."""
     if isinstance(error, RegistryHTTPError):
@@ -140,6 +143,13 @@ def _of_one_tag(error: RegistryError) -> bool:
             PlatformError,
         ),
     )
+
+
+def _lists_referrers(client: V2Client, repository: str, tag: str) -> bool:
+    if not is_fallback_tag(tag):
+        return False
+    head = client.head_manifest(repository, tag)
+    return head is not None and is_list(tag, head)
 
 
 class _Pull:

@@ -10,6 +10,7 @@ from engine import Argument, Column, ColumnType, JobSpec, Option, OptionType, St
 from engine.errors import UsageError
 
 from ..credentials import AuthConfig
+from ..errors import CredentialsError
 from ..headers import meta_headers
 from ..operations import repositories
 from ..operations.access import Access, host_of
@@ -131,7 +132,10 @@ def _target_access(call: Call, source: Reference, target: Reference) -> Access:
     is the source's: it is the same user's."""
     given = call.job.env.get_json("targetMetaHeaders")
     headers = meta_headers(given, "targetMetaHeaders")
-    auth = AuthConfig.from_json(call.job.env.get("targetAuthConfig"))
+    try:
+        auth = AuthConfig.from_json(call.job.env.get("targetAuthConfig"))
+    except CredentialsError as error:
+        raise CredentialsError(f"targetAuthConfig: {error}") from None
     if source.host != target.host:
         return Access(auth=auth, headers=headers)
     mine = call.access

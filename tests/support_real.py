@@ -35,6 +35,7 @@ def docker_registry(
     certificate: Path | None = None,
     key: Path | None = None,
     extra: Mapping[str, Any] | None = None,
+    deletes: bool = True,
 ) -> Iterator[str]:
     """Debian's registry on a port of its own; yields ``127.0.0.1:PORT``. ``extra`` is more of
     its configuration."""
@@ -43,7 +44,7 @@ def docker_registry(
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": deletes}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     config.update(extra or {})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_the_help_tells_of_every_fault() -> None:
     )
     for kind in FaultKind:
         assert f"\n  {kind.value} " in done.stdout
+
+
+def test_it_is_told_what_it_lacks() -> None:
+    with running("--no-referrers", "--deletes", "none") as (_, url):
+        for method, path in (
+            ("GET", f"referrers/sha256:{'0' * 64}"),
+            ("DELETE", "manifests/latest"),
+        ):
+            request = urllib.request.Request(f"{url}/v2/test/app/{path}", method=method)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=20)
+            assert caught.value.code == (404 if method == "GET" else 405)
+            caught.value.close()

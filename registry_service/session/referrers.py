@@ -7,6 +7,7 @@ against others the write is conditional, where the registry gives an ETag and he
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -85,12 +86,31 @@ class Referrers:
         entry = describe(manifest)
         self._change(repository, manifest, lambda document: with_entry(document, entry))
 
-    def remove(self, repository: str, manifest: Manifest) -> bool:
-        """Take a manifest off its subject's list, if it is on one. Whether it was."""
+    @contextlib.contextmanager
+    def unlisted(self, repository: str, manifest: Manifest | None) -> Iterator[None]:
+        """The block deletes ``manifest``: it is taken off its subject's list, if it is on one,
+        and put back on it when the block fails. None is on no list."""
+        removed = manifest is not None and self._remove(repository, manifest)
+        try:
+            yield
+        except RegistryError:
+            if manifest is not None and removed:
+                self._relist(repository, manifest)
+            raise
+
+    def _remove(self, repository: str, manifest: Manifest) -> bool:
         digests = (manifest.digest,)
         return self._change(
             repository, manifest, lambda document: without_entries(document, digests), only=True
         )
+
+    def _relist(self, repository: str, manifest: Manifest) -> None:
+        try:
+            self.add(repository, manifest)
+        except RegistryError as error:
+            self._sender.observer.log(
+                "warning", f"{manifest.digest} is no longer listed as a referrer: {error}"
+            )
 
     # listing
 

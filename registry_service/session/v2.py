@@ -230,13 +230,8 @@ class V2Client:
         """
         digest = digest_of(reference)
         manifest = None if digest is None else self._referrer(repository, digest)
-        unlisted = manifest is not None and self._referrers.remove(repository, manifest)
-        try:
+        with self._referrers.unlisted(repository, manifest):
             self._delete(repository, reference)
-        except RegistryError:
-            if manifest is not None and unlisted:
-                self._relist(repository, manifest)
-            raise
 
     def referrers(
         self, repository: str, subject: Digest, artifact_type: str = ""
@@ -426,15 +421,6 @@ class V2Client:
                 raise self._absent(response, f"manifest {self._name(repository, reference)}")
             if response.status not in (200, 202, 204):
                 raise response.error()
-
-    def _relist(self, repository: str, manifest: Manifest) -> None:
-        """Put back on its list what could not be deleted."""
-        try:
-            self._referrers.add(repository, manifest)
-        except RegistryError as error:
-            self._sender.observer.log(
-                "warning", f"{manifest.digest} is no longer listed as a referrer: {error}"
-            )
 
     def _referrer(self, repository: str, digest: Digest) -> Manifest | None:
         """The manifest, if it is one that has a subject."""

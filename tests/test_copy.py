@@ -25,7 +25,7 @@ from registry_service.errors import (
 from registry_service.observe import Observer
 from registry_service.referrers import describe
 from registry_service.session.blob import RemoteBlob
-from registry_service.session.relay import Relay
+from registry_service.session.relay import Relay, RelayFile
 from registry_service.testing import Registry
 from registry_service.testing.images import (
     Image,
@@ -346,6 +346,25 @@ def test_wrong_bytes_once_are_fetched_anew(
     assert_whole(target, "moved", "1", IMAGE)
 
 
+def test_a_blob_that_is_sent_in_parts_is_fetched_once(
+    tmp_path: Path, source: Registry, target: Registry
+) -> None:
+    parts = Bench(tmp_path / "parts", retries=3, retry_wait_max=0.05, upload_chunk=65_536)
+    push_image(source, NAME, "1", IMAGE)
+    layer = Digest.of(IMAGE.layers[0])
+    parts.run("copy", f"{source.host}/{NAME}:1", f"{target.host}/moved:1")
+    assert_whole(target, "moved", "1", IMAGE)
+    assert len([one for one in target.requests if one.method == "PATCH"]) > 3
+    asked = [one for one in source.requests if one.path.endswith(f"/blobs/{layer}")]
+    assert len(asked) == 1
+    # and wrong bytes are noticed before the last part is sent whole
+    source.add_fault(f"corrupt:path=/blobs/{layer},method=GET,offset=1000")
+    _, message = parts.fail("copy", f"{source.host}/{NAME}:1", f"{target.host}/wrong:1")
+    assert "the digest" in message
+    assert not target.has_blob("wrong", str(layer))
+    parts.engine.shutdown(grace=0)
+
+
 def test_a_copy_that_failed_goes_on_with_what_is_missing(
     bench: Bench, source: Registry, target: Registry
 ) -> None:
@@ -445,7 +464,7 @@ def relay(transport: Transport, registry: Registry, layer: Descriptor = LAYER) -
     return Relay(layer, opener, policy=QUICK, cancel=Cancellation(), observer=Observer())
 
 
-def read(one: Relay, count: int | None = None) -> bytes:
+def read(one: RelayFile, count: int | None = None) -> bytes:
     """So many bytes, or all that is left."""
     found = bytearray()
     buffer = memoryview(bytearray(10_000))
@@ -455,7 +474,15 @@ def read(one: Relay, count: int | None = None) -> bytes:
         if not size:
             break
         found += buffer[:size]
+    one.close()
     return bytes(found)
+
+
+def part(one: Relay, offset: int, count: int | None = None) -> bytes:
+    """What a file of the relay gives from there on."""
+    file = one.open()
+    assert file.seek(offset) == offset
+    return read(file, count)
 
 
 @pytest.fixture
@@ -464,31 +491,38 @@ def transport() -> Iterator[Transport]:
         yield made
 
 
+def test_the_parts_of_an_upload_read_one_stream(transport: Transport, source: Registry) -> None:
+    source.put_blob(NAME, BLOB)
+    with relay(transport, source) as one:
+        assert part(one, 0, 30_000) == BLOB[:30_000]
+        assert part(one, 30_000, 30_000) == BLOB[30_000:60_000]
+        assert part(one, 60_000) == BLOB[60_000:]
+    assert len([each for each in source.requests if each.method == "GET"]) == 1
+
+
 @pytest.mark.parametrize("place", [0, 5_000, 30_000])
 def test_a_relay_goes_back_and_is_verified_all_the_same(
     transport: Transport, source: Registry, place: int
 ) -> None:
     source.put_blob(NAME, BLOB)
-    one = relay(transport, source)
-    assert read(one, 30_000) == BLOB[:30_000]
-    assert one.seek(place) == place
-    assert read(one) == BLOB[place:]
-    one.close()
-    source.add_fault("corrupt:path=/blobs/,method=GET,offset=90000")
-    one = relay(transport, source)
-    read(one, 30_000)
-    one.seek(place)
-    with pytest.raises(DigestMismatchError):
-        read(one)
-    one.close()
+    with relay(transport, source) as one:
+        assert part(one, 0, 30_000) == BLOB[:30_000]
+        assert part(one, place) == BLOB[place:]
+    switch = source.add_fault("corrupt:path=/blobs/,method=GET,offset=90000")
+    with relay(transport, source) as one:
+        part(one, 0, 30_000)
+        with pytest.raises(DigestMismatchError):
+            part(one, place)
+        switch.remove()
+        assert part(one, 0) == BLOB
 
 
 def test_a_relay_begins_after_what_a_registry_has(transport: Transport, source: Registry) -> None:
     source.put_blob(NAME, BLOB)
-    one = relay(transport, source)
-    one.seek(70_000)
-    assert read(one) == BLOB[70_000:]
-    one.close()
+    with relay(transport, source) as one:
+        assert part(one, 70_000) == BLOB[70_000:]
+        assert part(one, 0) == BLOB
+    assert [each.range for each in source.requests] == ["bytes=70000-", ""]
 
 
 def test_a_relay_gives_up_a_source_that_gives_nothing(
@@ -496,11 +530,12 @@ def test_a_relay_gives_up_a_source_that_gives_nothing(
 ) -> None:
     source.put_blob(NAME, BLOB)
     source.add_fault("drop:after=0,path=/blobs/,method=GET")
-    one = relay(transport, source)
-    with pytest.raises(BodyError, match="cannot be read from its source") as caught:
-        read(one)
+    with (
+        relay(transport, source) as one,
+        pytest.raises(BodyError, match="cannot be read from its source") as caught,
+    ):
+        part(one, 0)
     assert isinstance(caught.value.__cause__, ConnectionBrokenError)
-    one.close()
 
 
 def test_a_relay_ends_with_its_cancellation() -> None:
@@ -510,18 +545,8 @@ def test_a_relay_ends_with_its_cancellation() -> None:
         cancel.cancel()
         raise ConnectionBrokenError("gone")
 
-    one = Relay(LAYER, opener, policy=QUICK, cancel=cancel, observer=Observer())
-    with pytest.raises(CancelledError):
-        read(one)
-
-
-def test_a_relay_of_an_empty_blob_is_verified() -> None:
-    def opener(offset: int) -> RemoteBlob:
-        raise AssertionError("there is nothing to open")
-
-    empty = Descriptor(media_type="text/plain", digest=Digest.of(b""), size=0)
-    make = {"policy": QUICK, "cancel": Cancellation(), "observer": Observer()}
-    assert read(Relay(empty, opener, **make)) == b""  # type: ignore[arg-type]
-    wrong = Descriptor(media_type="text/plain", digest=Digest.of(b"x"), size=0)
-    with pytest.raises(DigestMismatchError):
-        read(Relay(wrong, opener, **make))  # type: ignore[arg-type]
+    with (
+        Relay(LAYER, opener, policy=QUICK, cancel=cancel, observer=Observer()) as one,
+        pytest.raises(CancelledError),
+    ):
+        part(one, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from support_referrers import (
 )
 
 from registry_service.cancel import Cancellation
+from registry_service.capabilities import CapabilityTable
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import (
@@ -387,6 +389,20 @@ def test_a_referrer_that_cannot_be_deleted_stays_on_the_list(transport: Transpor
         with pytest.raises(RegistryHTTPError, match="405"):
             one.delete_manifest(NAME, manifest.digest)
         assert under(registry) == [describe(manifest).to_json()]
+
+
+def test_what_a_registry_can_do_is_learned(transport: Transport) -> None:
+    for there in (True, False):
+        table = CapabilityTable()
+        deletes = "all" if there else "none"
+        with Registry(referrers=there, deletes=deletes) as registry:  # type: ignore[arg-type]
+            push_image(registry, NAME, "1", IMAGE)
+            one = client(transport, registry.host, capabilities=table)
+            list(one.referrers(NAME, SUBJECT))
+            with contextlib.suppress(RegistryHTTPError):
+                one.delete_manifest(NAME, SUBJECT)
+            known = table.of(registry.host)
+            assert (known.referrers, known.deletes) == (there, there)
 
 
 # turns

@@ -250,12 +250,7 @@ class _Copy:
             return "mounted"
         if descriptor.urls and self.is_elsewhere(descriptor):
             return "skipped"
-        self.client.put_blob(
-            repository,
-            descriptor,
-            lambda: self.open(descriptor),
-            progress=self.observer.progress,
-        )
+        self.send(descriptor)
         return "copied"
 
     def mount(self, descriptor: Descriptor) -> bool:
@@ -280,17 +275,24 @@ class _Copy:
         self.log("info", f"{descriptor.digest} stays where its descriptor's URLs say")
         return True
 
-    def open(self, descriptor: Descriptor) -> Readable:
+    def send(self, descriptor: Descriptor) -> None:
+        def put(opener: Callable[[], Readable]) -> None:
+            self.client.put_blob(
+                self.target.repository, descriptor, opener, progress=self.observer.progress
+            )
+
         data = descriptor.data
         if data is not None and _is_content(descriptor, data):
-            return io.BytesIO(data)
-        return Relay(
+            put(lambda: io.BytesIO(data))
+            return
+        with Relay(
             descriptor,
             lambda offset: self.content.open(descriptor, offset, self.cancel),
             policy=self.policy,
             cancel=self.cancel,
             observer=self.observer,
-        )
+        ) as relay:
+            put(relay.open)
 
     def put(self, manifest: Manifest, locator: str) -> None:
         self.cancel.check()

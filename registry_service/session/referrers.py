@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from ..auth.scope import repository as scope
+from ..capabilities import CapabilityTable
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import ManifestError, ProtocolError, RegistryError, RegistryHTTPError, show_url
@@ -61,10 +62,13 @@ class Referrers:
     Manifests of lists have ``limit`` bytes at most.
     """
 
-    def __init__(self, sender: Sender, base: str, limit: int) -> None:
+    def __init__(
+        self, sender: Sender, base: str, limit: int, *, capabilities: CapabilityTable
+    ) -> None:
         self._sender = sender
         self._base = base
         self._limit = limit
+        self._capabilities = capabilities
         self._lock = threading.Lock()
         self._without: set[str] = set()
 
@@ -141,13 +145,18 @@ class Referrers:
         name = f"{quote(repository)}/referrers/{quote(str(subject), safe=':')}"
         response = self._get(f"{self._base}{name}{query}", repository)
         if response.status == 200 and _kind(response) == OCI_INDEX:
+            self._learn(True)
             return response
         if response.status != 200 and response.status not in _NO_API:
             raise response.error()
         response.close()
+        self._learn(False)
         with self._lock:
             self._without.add(repository)
         return None
+
+    def _learn(self, there: bool) -> None:
+        self._capabilities.learn(self._sender.endpoint.host, referrers=there)
 
     def _get(self, url: str, repository: str) -> Response:
         return self._sender.send(

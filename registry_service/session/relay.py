@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -20,18 +20,21 @@ from ..transport import BodyError
 from ..transport.retry import RetryPolicy
 from .blob import RemoteBlob
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "RelayFile"]
 
 _FAILURES: Final = 32  # in all, of one reading
 
 
 class Relay:
-    """The bytes of one blob as a file that an upload reads, verified while they come.
+    """The bytes of one blob as files that an upload reads, verified while they come.
 
-    ``opener`` opens the source from a place on. A source that breaks is asked again for what
-    is missing, as often as ``policy`` says without a byte gained. The last bytes are given out
-    only when the whole is what its digest names: what is not never becomes a whole upload.
-    Used by one thread.
+    ``opener`` opens the source from a place on. An upload in several parts, or one that is
+    tried again, opens a file for each: all of them read the one stream, which is opened anew
+    only where the next one does not begin where the last one ended. A source that breaks is
+    asked again for what is missing, as often as ``policy`` says without a byte gained.
+
+    The last bytes are given out only when the whole is what its digest names: what is not never
+    becomes a whole upload. Used by one thread.
     """
 
     def __init__(
@@ -50,20 +53,31 @@ class Relay:
         self._observer = observer
         self._stream: RemoteBlob | None = None
         self._hasher = descriptor.digest.hasher()
-        self._hashed: int | None = 0  # bytes in the hash; None: it cannot be had any more
+        self._hashed: int | None = 0  # bytes in the hash; None: some were never read here
         self._position = 0
         self._fruitless = 0
         self._failures = 0
 
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` as far as one read goes; 0 at the end.
+    def __enter__(self) -> Self:
+        return self
 
-        Raises `DigestMismatchError` for other bytes, `BodyError` where the source gives no
-        more, `CancelledError`.
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def open(self) -> RelayFile:
+        """The blob from its start, as a file."""
+        return RelayFile(self)
+
+    def read(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset`` on, as far as one read goes; 0 at the end.
+
+        What lies before the first byte that is ever read is not verified here, but by the
+        registry that has it already. Raises `DigestMismatchError` for other bytes, `BodyError`
+        where the source gives no more, `CancelledError`.
         """
+        self._go_to(offset)
         left = self._descriptor.size - self._position
         if not left:
-            self._verify()  # of an empty blob; of others it is known already
             return 0
         part = buffer[: min(len(buffer), left)]
         while True:
@@ -82,18 +96,18 @@ class Relay:
             self._verify()
         return count
 
-    def seek(self, offset: int, /) -> int:
-        """Go on from ``offset``. What was never read here is not verified here, but by the
-        registry that has it already."""
+    def _go_to(self, offset: int) -> None:
         if offset != self._position:
             self._drop()
             self._position = offset
-            if self._hashed is not None and offset > self._hashed:
-                self._hashed = None
-        return offset
+        if self._hashed is None and not offset:
+            self._begin()
+        elif self._hashed is not None and offset > self._hashed:
+            self._hashed = None
 
-    def close(self) -> None:
-        self._drop()
+    def _begin(self) -> None:
+        self._hasher = self._descriptor.digest.hasher()
+        self._hashed = 0
 
     def _read(self, part: memoryview) -> int:
         if self._stream is None:
@@ -133,11 +147,14 @@ class Relay:
         if self._hashed is None or digest.matches(self._hasher):
             return
         actual = f"{digest.algorithm}:{self._hasher.hexdigest()}"
+        size = self._hashed
+        self._drop()
+        self._begin()  # for another try
         raise DigestMismatchError(
-            f"blob {digest}: the {self._hashed} bytes that came have the digest {actual}",
+            f"blob {digest}: the {size} bytes that came have the digest {actual}",
             expected=str(digest),
             actual=actual,
-            size=self._hashed,
+            size=size,
         )
 
     def _pause(self, error: RegistryError) -> None:
@@ -171,3 +188,25 @@ class Relay:
         if stream is not None:
             with contextlib.suppress(RegistryError):
                 stream.close()
+
+
+class RelayFile:
+    """A blob that is relayed, as a file of its own place. Closing it closes nothing: the next
+    one may go on where it ended."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._position = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill ``buffer`` as `Relay.read` does."""
+        count = self._relay.read(self._position, buffer)
+        self._position += count
+        return count
+
+    def seek(self, offset: int, /) -> int:
+        self._position = offset
+        return offset
+
+    def close(self) -> None:
+        """The stream is the relay's."""

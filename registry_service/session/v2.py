@@ -101,8 +101,13 @@ class V2Client:
         self._uploads = Uploads(
             self._sender, self._base, ledger=ledger, capabilities=self._capabilities
         )
+        self._referrers = Referrers(
+            self._sender,
+            self._base,
+            transport.settings.manifest_limit,
+            capabilities=self._capabilities,
+        )
         self._limit = transport.settings.manifest_limit
-        self._referrers = Referrers(self._sender, self._base, self._limit)
 
     def __enter__(self) -> Self:
         return self
@@ -419,6 +424,9 @@ class V2Client:
         ) as response:
             if response.status == 404:
                 raise self._absent(response, f"manifest {self._name(repository, reference)}")
+            if _digest_of(reference) is not None and response.status in (202, 405):
+                deletes = response.status == 202
+                self._capabilities.learn(self.endpoint.host, deletes=deletes)
             if response.status not in (200, 202, 204):
                 raise response.error()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_manifests import Step, layer, old_image
 from support_referrers import SBOM, artifact, client, put_artifact, put_fallback
 from support_service import Bench
 
@@ -22,6 +23,8 @@ from registry_service.errors import (
     ConnectionBrokenError,
     DigestMismatchError,
 )
+from registry_service.manifest import OCI_INDEX
+from registry_service.media import SCHEMA1_UNSIGNED
 from registry_service.observe import Observer
 from registry_service.referrers import describe
 from registry_service.session.blob import RemoteBlob
@@ -430,6 +433,60 @@ def test_layers_that_are_elsewhere_stay_there(
     found = target.manifest("moved", "1")
     assert found is not None
     assert found.raw == raw
+
+
+def test_an_image_of_another_platform_than_was_asked_for_is_refused(
+    bench: Bench, source: Registry, target: Registry
+) -> None:
+    push_image(source, NAME, "1", random_image(1, layers=1, platform="linux/s390x"))
+    names = (f"{source.host}/{NAME}:1", f"{target.host}/moved:1")
+    status, message = bench.fail("copy", *names, platform="linux/amd64")
+    assert (status, "linux/s390x" in message) == (Status.ERROR, True)
+    assert target.repositories() == []
+    bench.run("copy", *names, platform="linux/s390x")
+
+
+def test_what_an_index_has_of_unknown_kinds_is_copied_too(bench: Bench) -> None:
+    with Registry(any_type=True) as source, Registry(any_type=True) as target:
+        push_image(source, NAME, None, IMAGE)
+        odd = b'{"odd": true}'
+        kind = "application/vnd.example.odd+json"
+        part = {"mediaType": kind, "digest": str(Digest.of(odd)), "size": len(odd)}
+        source.put_manifest(NAME, None, odd, kind)
+        image = {
+            "mediaType": IMAGE.media_type,
+            "digest": IMAGE.digest,
+            "size": len(IMAGE.manifest),
+        }
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [part, image]}
+        raw = json.dumps(document).encode()
+        source.put_manifest(NAME, "1", raw, OCI_INDEX)
+        names = (f"{source.host}/{NAME}:1", f"{target.host}/moved:1")
+        assert states(bench.run("copy", *names)) == {"copied"}
+        for digest, content in ((part["digest"], odd), (str(Digest.of(raw)), raw)):
+            found = target.manifest("moved", str(digest))
+            assert found is not None
+            assert found.raw == content
+        assert states(bench.run("copy", *names)) == {"exists"}
+
+
+def test_an_image_of_schema_1_is_copied_as_it_is(bench: Bench) -> None:
+    blob = layer("file", b"content")
+    old = old_image([Step(command="run", blob=blob, throwaway=False)])
+    with Registry(any_type=True) as source, Registry(any_type=True) as target:
+        for one in old.blobs:
+            source.put_blob(NAME, one)
+        source.put_manifest(NAME, "1", old.raw, SCHEMA1_UNSIGNED)
+        names = (f"{source.host}/{NAME}:1", f"{target.host}/moved:1")
+        rows = bench.run("copy", *names)
+        assert states(rows) == {"copied"}
+        found = target.manifest("moved", "1")
+        assert found is not None
+        assert (found.raw, found.media_type) == (old.raw, SCHEMA1_UNSIGNED)
+        assert all(target.has_blob("moved", str(Digest.of(one))) for one in old.blobs)
+        source.delete_blob(NAME, str(Digest.of(blob)))
+        _, message = bench.fail("copy", names[0], f"{target.host}/other:1")
+        assert str(Digest.of(blob)) in message
 
 
 def test_large_blobs_are_never_held_whole(bench: Bench, source: Registry, tmp_path: Path) -> None:

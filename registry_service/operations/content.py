@@ -24,6 +24,7 @@ __all__ = [
     "find",
     "held",
     "names_platform",
+    "platform_of",
     "read_manifest",
     "tree",
     "wishes",
@@ -180,13 +181,18 @@ def check_platform(store: Store, reference: Reference, config: Descriptor, wante
     """
     if not names_platform(config):
         return
-    try:
-        value = json.loads(store.read(config.digest, _CONFIG_LIMIT))
-    except (ValueError, RecursionError):
-        return
-    has = Platform.from_json(value) if isinstance(value, dict) else None
+    has = platform_of(store.read(config.digest, _CONFIG_LIMIT))
     if has is not None:
         check_fits(reference, has, wanted)
+
+
+def platform_of(config: bytes) -> Platform | None:
+    """The platform that the configuration of an image names, or None."""
+    try:
+        value = json.loads(config)
+    except (ValueError, RecursionError):
+        return None
+    return Platform.from_json(value) if isinstance(value, dict) else None
 
 
 def check_fits(reference: Reference, has: Platform, wanted: str) -> None:

@@ -15,15 +15,17 @@ from typing import Final
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
-from ..digest import HASHABLE, Digest
+from ..digest import Digest
 from ..errors import (
     CancelledError,
     DoesNotExistError,
     ManifestError,
     PlatformError,
     RegistryError,
+    RegistryHTTPError,
 )
-from ..manifest import Manifest
+from ..manifest import MANIFEST_LIMIT, Manifest
+from ..media import OCI_LAYER, TO_DOCKER
 from ..observe import Observer, Settled
 from ..reference import Reference
 from ..referrers import is_list
@@ -33,12 +35,14 @@ from ..session.v2 import V2Client
 from ..transport import Readable
 from ..transport.retry import RetryPolicy
 from .companions import is_listed, remote_companions
-from .content import ALL, choose, is_manifest
+from .content import ALL, check_fits, choose, is_manifest, names_platform, platform_of
+from .pull import of_one_tag
 
 __all__ = ["Connections", "copy", "copy_all_tags"]
 
 _WORKERS: Final = 4
 _DEEPEST: Final = 8
+_SCHEMA1_LAYER: Final = TO_DOCKER[f"{OCI_LAYER}+gzip"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +91,9 @@ def copy_all_tags(
 ) -> list[str]:
     """Copy every tag of a repository to the same tag of another; returns the tags.
 
-    A tag that cannot be copied does not keep the others back; at the end an error names all
-    of those. A list of referrers under a fallback tag is not copied over the target's own:
-    what it lists is copied, and put on that.
+    A tag that cannot be copied, or is none, does not keep the others back; at the end an error
+    names all of those. A list of referrers under a fallback tag is not copied over the target's
+    own: what it lists is copied, and put on that.
     """
     tags = list(connections.source(cancel).tags(source.repository))
     copied: list[str] = []
@@ -106,8 +110,10 @@ def copy_all_tags(
                 cancel=cancel,
                 observer=observer,
             )
-        except (DoesNotExistError, ManifestError, PlatformError) as error:
-            observer.log("warning", f"{source.with_tag(tag)}: {error}", tag=tag)
+        except RegistryError as error:
+            if not of_one_tag(error):
+                raise
+            observer.log("warning", f"{source.name}:{tag}: {error}", tag=tag)
             failed.append((tag, error))
         else:
             copied.append(tag)
@@ -168,6 +174,8 @@ class _Copy:
         manifest = self.load(self.source.locator)
         if platform and platform != ALL and manifest.is_index:
             manifest = self.chosen(manifest, platform)
+        elif platform and platform != ALL:
+            self.check_platform(manifest, platform)
         self.check_digest(manifest)
         self.parts(manifest, 0)
         if referrers:
@@ -190,6 +198,15 @@ class _Copy:
             )
         return self.load(str(parts[0].digest))
 
+    def check_platform(self, manifest: Manifest, platform: str) -> None:
+        """An image of one platform is not copied where another one was asked for."""
+        if not names_platform(manifest.config):
+            return
+        raw = self.origin.read_blob(self.source.repository, manifest.config, limit=MANIFEST_LIMIT)
+        has = platform_of(raw)
+        if has is not None:
+            check_fits(self.source, has, platform)
+
     def check_digest(self, manifest: Manifest) -> None:
         wanted = self.target.digest
         if wanted is not None and wanted != manifest.digest:
@@ -203,16 +220,56 @@ class _Copy:
             raise ManifestError(f"{manifest.digest}: indexes nest more than {_DEEPEST} deep")
         self.images.append(manifest.digest)
         blobs = []
-        for child in manifest.children:
+        for child in (*manifest.children, *self.layers(manifest)):
             if child.digest in self.settled:  # with all that it names
                 continue
             if is_manifest(child):
                 part = self.load(str(child.digest))
                 self.parts(part, depth + 1)
                 self.put(part, str(child.digest))
-            else:
+            elif not manifest.is_index or not self.document(child):
                 blobs.append(child)
         self.blobs(blobs)
+
+    def layers(self, manifest: Manifest) -> list[Descriptor]:
+        """The layers of a manifest of schema 1, which does not say how large they are."""
+        if manifest.schema1 is None:
+            return []
+        found = []
+        for digest in dict.fromkeys(one.blob_sum for one in manifest.schema1.fs_layers):
+            size = self.origin.blob_size(self.source.repository, digest)
+            if size is None:
+                raise DoesNotExistError(f"blob {self.source.name}@{digest}")
+            found.append(Descriptor(media_type=_SCHEMA1_LAYER, digest=digest, size=size))
+        return found
+
+    def document(self, descriptor: Descriptor) -> bool:
+        """Copy a part of an index that is of no known kind. It belongs among the manifests;
+        False where the source has it as a blob, or the target wants it so."""
+        self.cancel.check()
+        if descriptor.size > MANIFEST_LIMIT:
+            return False
+        try:
+            raw = self.origin.get_document(self.source.repository, descriptor)
+        except DoesNotExistError:
+            return False
+        repository, digest = self.target.repository, descriptor.digest
+        try:
+            self.client.get_document(repository, descriptor)
+        except RegistryHTTPError:
+            pass
+        else:
+            self.settle(descriptor, "exists")
+            return True
+        try:
+            self.client.put_document(repository, digest, descriptor, raw)
+        except RegistryHTTPError as error:
+            if error.http_status not in (400, 404, 405, 415):
+                raise
+            self.log("info", f"{digest} is sent as a blob: {error}")
+            self.client.put_blob(repository, descriptor, lambda: io.BytesIO(raw))
+        self.settle(descriptor, "copied")
+        return True
 
     def companions(self, subjects: Iterable[Digest]) -> None:
         """What belongs to these, and to that in turn."""
@@ -281,8 +338,8 @@ class _Copy:
                 self.target.repository, descriptor, opener, progress=self.observer.progress
             )
 
-        data = descriptor.data
-        if data is not None and _is_content(descriptor, data):
+        data = descriptor.inline
+        if data is not None:
             put(lambda: io.BytesIO(data))
             return
         with Relay(
@@ -327,12 +384,3 @@ def _is_list(source: Reference, target: Reference, manifest: Manifest) -> bool:
     if tag is None or tag != source.tag or source.digest is not None:
         return False
     return is_list(tag, manifest.descriptor)
-
-
-def _is_content(descriptor: Descriptor, data: bytes) -> bool:
-    digest = descriptor.digest
-    return (
-        len(data) == descriptor.size
-        and digest.algorithm in HASHABLE
-        and Digest.of(data, digest.algorithm) == digest
-    )

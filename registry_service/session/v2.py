@@ -424,7 +424,7 @@ class V2Client:
         ) as response:
             if response.status == 404:
                 raise self._absent(response, f"manifest {self._name(repository, reference)}")
-            if _digest_of(reference) is not None and response.status in (202, 405):
+            if digest_of(reference) is not None and response.status in (202, 405):
                 deletes = response.status == 202
                 self._capabilities.learn(self.endpoint.host, deletes=deletes)
             if response.status not in (200, 202, 204):

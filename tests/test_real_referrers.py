@@ -5,6 +5,8 @@ That registry has no referrers API and cannot delete a tag alone.
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +188,41 @@ def test_each_side_s_password_comes_from_where_it_can(daemon: Daemon, shipped: R
         assert nobody.returncode == 2
         assert "--target-user USER" in nobody.stderr
     assert "secret" not in daemon.log()
+
+
+def test_the_user_s_own_credentials_serve_both_sides(daemon: Daemon, tmp_path: Path) -> None:
+    with (
+        Registry(users={"ann": "of the source"}) as source,
+        Registry(users={"bob": "of the target", "eve": "given"}) as target,
+    ):
+        push_image(source, NAME, "1", random_image(3, layers=1))
+        auths = {
+            host: {"auth": base64.b64encode(pair.encode()).decode()}
+            for host, pair in (
+                (source.host, "ann:of the source"),
+                (target.host, "bob:of the target"),
+            )
+        }
+        (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+        ann = dataclasses.replace(
+            daemon, environ={**daemon.environ, "DOCKER_CONFIG": str(tmp_path)}
+        )
+        here, there = f"{source.host}/{NAME}:1", f"{target.host}/moved:1"
+        ann.ctl("copy", here, there)
+        assert {one.user for one in source.requests if one.path.startswith("/v2/test")} == {"ann"}
+        assert {one.user for one in target.requests if one.path.startswith("/v2/moved")} == {"bob"}
+        # within one registry, those that are given for the source serve both
+        target.clear_requests()
+        options = ("-u", "eve", "--password-stdin")
+        ann.run_ctl("copy", there, f"{target.host}/again:1", *options, stdin="given")
+        assert {one.user for one in target.requests if one.path.startswith("/v2/again")} == {"eve"}
+        nobody = ann.run_ctl("copy", here, there, "--anonymous")
+        assert nobody.returncode == 1
+        assert "login" in nobody.stderr
+        assert [row["repository"] for row in ann.ctl_json("catalog", target.host)] == [
+            "again",
+            "moved",
+        ]
+        ann.ctl("delete", there)
+        assert target.tags("moved") == []
+    assert "of the" not in daemon.log()

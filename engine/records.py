@@ -11,6 +11,7 @@ costs no repeated keys on the wire or in the journal.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -113,12 +114,38 @@ class End:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far one thing has come: ``done`` of ``total``, -1 where the total is not known."""
+    """How far one thing has come: ``done`` of ``total``, -1 where the total is not known.
+
+    Raises `TypeError` and `ValueError`, since what cannot be sent would otherwise be found on
+    a thread that serves others too. A float that is handed in loses its fraction.
+    """
 
     key: str
     phase: str
     done: int
     total: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not isinstance(self.phase, str):
+            raise TypeError("progress has a key and a phase that are text")
+        for name in ("done", "total"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                value = _whole(name, value)
+                object.__setattr__(self, name, value)
+            if value not in _NUMBERS:
+                raise ValueError(f"progress: {name} has over 64 bits")
+
+
+_NUMBERS = range(-(2**63), 2**64)  # what the wire can carry
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"progress: {name} is wanted as a number, not as {type(value).__name__}")
+    if value != value or value in (math.inf, -math.inf):
+        raise ValueError(f"progress: {name} is {value}, which is no number of anything")
+    return int(value)
 
 
 Record: TypeAlias = Schema | Rows | Text | Data | Log | StateChange | Need | End

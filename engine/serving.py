@@ -20,12 +20,21 @@ import zmq
 
 from .connections import Connections, shut_down
 from .dispatch import Dispatcher, Submission, Task
-from .errors import ConnectionLostError, EngineError, LimitError, NotAllowedError
+from .errors import ConnectionLostError, EngineError, LimitError, NotAllowedError, TableError
 from .frames import readable, receive_rest, send
 from .listening import Listener, descriptor_of, principal_of
 from .loop import Loop, Timer
 from .output import Reader
-from .wire.codec import PROGRESS_ITEMS, MessageError, decode, encode, encode_progress
+from .records import End
+from .status import State, Status
+from .wire.codec import (
+    PROGRESS_ITEMS,
+    MessageError,
+    decode,
+    encode,
+    encode_progress,
+    encode_record,
+)
 from .wire.engine_side import ServerConnection, Terms
 from .wire.limits import Limits
 from .wire.messages import Bye, Cancel, Credit, Detach, Hello, Incoming, Message, Submit
@@ -303,6 +312,8 @@ class Sessions:
         """Send what the reader has and the credit allows, one turn of it."""
         try:
             self._pump_turn(follower)
+        except TableError:
+            self._unsendable(follower)
         except Exception:
             self._fault(follower.session)
 
@@ -425,6 +436,23 @@ class Sessions:
         session.conn.close(EngineError(problem, code="internal"))
         self._deliver(session)
         self._end(session, "the engine failed to serve it")
+
+    def _unsendable(self, follower: _Follower) -> None:
+        """A job emitted what has no form on the wire: its stream has its end here, and the
+        other streams of the session have not."""
+        _log.exception("the output of job %s cannot be sent", follower.job)
+        assert follower.reader is not None  # who has none sends nothing
+        end = End(
+            state=State.FAILED,
+            status=Status.ERROR,
+            code="internal",
+            message="the engine failed to send the job's output; its log says where",
+            ended=time.time(),
+        )
+        self._send(follower.session, encode_record(follower.job, follower.reader.taken + 1, end))
+        follower.session.conn.finished(follower.job)
+        self._unfollow(follower.session, follower.job)
+        self._dispatcher.cancel(follower.job, reason="the job's output cannot be sent")
 
     def _unfollow(self, session: _Session, job: str) -> None:
         follower = session.followers.pop(job, None)

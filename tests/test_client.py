@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_server import COLUMNS, Daemon, directory, serving, until
 
-from engine import State, Status
+from engine import Job, State, Status
 from engine.client import Client, Run
 from engine.errors import (
     ConfigError,
@@ -129,6 +130,43 @@ def test_callbacks_are_called_while_the_run_is_read(client: Client) -> None:
     assert texts == [Text(text="text\n")]
     assert states == [StateChange(state=State.RUNNING)]
     assert progress[-1].done == 10
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [("k", "p", 2**70), ("k", "p", None), ("k", "p", "x"), (1, "p", 2), ("k", None, 2),
+     ("k", "p", float("nan"))],
+)  # fmt: skip
+def test_progress_that_is_none_fails_its_own_job_alone(
+    daemon: Daemon, progress: tuple[Any, ...]
+) -> None:
+    daemon.engine.register("wrong", lambda job: job.progress(*progress))
+    with Client(daemon.endpoint) as client:
+        other = client.run("gated")
+        assert daemon.started.wait(10)
+        end = client.run("wrong").wait()
+        assert (end.status, end.code) == (Status.ERROR, "internal")
+        daemon.gate.set()
+        assert other.wait().status == Status.OK
+
+
+def test_output_that_cannot_be_sent_ends_its_own_stream_alone(daemon: Daemon) -> None:
+    def wrong(job: Job) -> None:
+        made = Progress(key="k", phase="p", done=0)
+        object.__setattr__(made, "done", 2**70)  # which `Progress` does not let pass
+        job.output.progress(made)
+        assert job.wait_cancelled(10)
+
+    daemon.engine.register("wrong", wrong)
+    with Client(daemon.endpoint) as client:
+        other = client.run("gated")
+        assert daemon.started.wait(10)
+        run = client.run("wrong")
+        end = run.wait()
+        assert (end.state, end.code) == (State.FAILED, "internal")
+        until(lambda: run.id not in {task.id for task in daemon.dispatcher.tasks()})
+        daemon.gate.set()
+        assert other.wait().status == Status.OK
 
 
 def test_progress_is_newest_wins_and_the_last_one_is_never_lost(client: Client) -> None:

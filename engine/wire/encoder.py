@@ -144,9 +144,7 @@ _ENCODERS: Mapping[type, Callable[[Any], tuple[Type, dict[str, Any], bytes | Non
 
 def encode_progress(job: str, items: Iterable[Progress]) -> tuple[bytes, ...]:
     """The frames of a PROGRESS. Of ``items`` at most `PROGRESS_ITEMS` fit."""
-    body = _pack(
-        [[item.key[:_WORD], item.phase[:_WORD], int(item.done), int(item.total)] for item in items]
-    )
+    body = _pack([[item.key[:_WORD], item.phase[:_WORD], item.done, item.total] for item in items])
     return (PREFIXES[Type.PROGRESS], _pack({"job": job}), body)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.wire.framing import check_nesting
+from engine.wire.framing import check_shape
 from engine.wire.limits import Limits
 from registry_service.operations.cells import ROOM, weight
 
@@ -35,7 +35,7 @@ def test_no_value_is_larger_than_its_weight(value: Any) -> None:
         return
     assert len(msgpack.packb(value)) <= heavy
     json.dumps(value, allow_nan=False)
-    check_nesting(value, Limits().nesting - 2)
+    check_shape(value, Limits(), around=2)
 
 
 def test_the_room_leaves_space_for_the_other_cells() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support_server import COLUMNS, Daemon, directory, serving, until
 
-from engine import Job, State, Status
+from engine import Column, ColumnType, Job, State, Status
 from engine.client import Client, Run
 from engine.errors import (
     ConfigError,
@@ -165,6 +165,23 @@ def test_output_that_cannot_be_sent_ends_its_own_stream_alone(daemon: Daemon) ->
         end = run.wait()
         assert (end.state, end.code) == (State.FAILED, "internal")
         until(lambda: run.id not in {task.id for task in daemon.dispatcher.tasks()})
+        daemon.gate.set()
+        assert other.wait().status == Status.OK
+
+
+def test_more_elements_than_the_limit_fail_their_own_job_alone(daemon: Daemon) -> None:
+    def wide(job: Job) -> None:
+        job.schema([Column(name="value", type=ColumnType.JSON)])
+        job.row([1] * 70_000)
+
+    daemon.engine.register("wide", wide)
+    with Client(daemon.endpoint) as client:
+        other = client.run("gated")
+        assert daemon.started.wait(10)
+        with pytest.raises(LimitError, match="'elements'"):
+            client.run("greet", *["x"] * 70_000)
+        with pytest.raises(JobFailedError, match="'elements'"):
+            client.run("wide").table()
         daemon.gate.set()
         assert other.wait().status == Status.OK
 

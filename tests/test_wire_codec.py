@@ -445,6 +445,33 @@ def test_cells_that_have_no_form_are_refused_at_the_sender() -> None:
         encode_record("a", 1, Rows(rows=[[object()]]))
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        Rows(rows=[[[1] * 70_000]]),
+        Rows(rows=[["x", {"deeper": [[0] * 70_000]}]]),
+        Rows(rows=[[{str(number): 0 for number in range(70_000)}]]),
+        Schema(columns=tuple(Column(name=str(number)) for number in range(70_000))),
+    ],
+)
+def test_what_has_too_many_elements_is_refused_at_the_sender(record: Record) -> None:
+    with pytest.raises(TableError, match="'elements' is 65536"):
+        encode_record("a", 1, record)
+
+
+def test_the_limits_in_force_bound_what_is_sent() -> None:
+    tight = Limits(elements=256, nesting=8)
+    with pytest.raises(TableError, match="'elements' is 256"):
+        encode_record("a", 1, Rows(rows=[[[1] * 257]]), tight)
+    with pytest.raises(TableError, match="'nesting' is 8"):
+        encode_record("a", 1, Rows(rows=[[[[[[[[[1]]]]]]]]]), tight)
+    for record in (
+        Rows(rows=[[[1] * 256, [[[[[[1]]]]]]]]),
+        Log(level="info", text="t", time=0.0, fields={"long": [1] * 257, "deep": [[[[[[[1]]]]]]]}),
+    ):
+        assert isinstance(decode(encode_record("a", 1, record, tight), tight), Output)
+
+
 def test_text_that_is_no_unicode_goes_out_with_marks_in_it() -> None:
     for record in (Rows(rows=[["a\udc80"]]), Text(text="a\udc80"), Log(
         level="info", text="a\udc80", time=0.0, fields={"x": "\udc80"}
@@ -476,6 +503,22 @@ def test_a_submission_over_the_engines_limit_is_refused_at_the_client() -> None:
     submit = Submit(request=1, name="x", credit_messages=1, credit_bytes=1, args=("x" * 5000,))
     with pytest.raises(LimitError, match="file"):
         check_submit(encode(submit), Limits(submit=4096))
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"args": ("x",) * 70_000}, "'elements' is 65536"),
+        ({"env": {str(number): "" for number in range(70_000)}}, "'elements' is 65536"),
+        ({"name": "é" * 256, "key": "é" * 256}, "a header of 1[0-9]{3} bytes"),
+    ],
+)
+def test_a_submission_that_would_be_a_breach_is_refused_at_the_client(
+    more: dict[str, Any], problem: str
+) -> None:
+    values = {"request": 1, "name": "x", "credit_messages": 1, "credit_bytes": 1, **more}
+    with pytest.raises(LimitError, match=problem):
+        check_submit(encode(Submit(**values)), Limits(header=1024))
 
 
 def test_a_message_is_checked_where_it_is_made() -> None:

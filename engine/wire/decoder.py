@@ -13,7 +13,7 @@ from ..records import Data, End, Log, Need, Progress, Record, Rows, Schema, Stat
 from ..spec import Column, ColumnType
 from ..status import State
 from . import messages
-from .framing import DEFAULT, MAGIC, body_limit, check_nesting, openers
+from .framing import DEFAULT, MAGIC, body_limit, check_shape, openers
 from .limits import Limits
 from .messages import Incoming, Message, Output, ProgressReport, Type, Unknown, layout
 
@@ -97,7 +97,7 @@ def _unpack(data: bytes, limits: Limits, own: int = 0) -> Any:
     value = _value(data, limits)
     if openers(data) > own:
         try:
-            check_nesting(value, limits.nesting)
+            check_shape(value, limits)
         except ProtocolError as error:
             raise MessageError(str(error)) from None
     return value

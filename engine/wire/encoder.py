@@ -10,7 +10,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from ..errors import LimitError, ProtocolError, TableError
 from ..records import Data, End, Log, Need, Progress, Record, Rows, Schema, StateChange, Text
-from .framing import DEFAULT, PREFIXES, body_limit, check_nesting, openers
+from .framing import DEFAULT, PREFIXES, body_limit, check_shape, openers
 from .limits import Limits
 from .messages import Message, Output, ProgressReport, Type, layout
 
@@ -60,10 +60,11 @@ def encode_record(
 ) -> tuple[bytes, ...]:
     """The frames of the ``seq``-th record of ``job``. Thread-safe.
 
-    Raises `TableError` for a cell that has no form on the wire (nested too deep, a key that is
-    no text), `LimitError` for a record that is larger than a message may be.
+    Raises `TableError` for a cell that has no form on the wire (nested too deep, too many
+    elements, a key that is no text) and for too many columns, `LimitError` for a record that
+    is larger than a message may be.
     """
-    type_, header, body = _ENCODERS[type(record)](record)
+    type_, header, body = _ENCODERS[type(record)](record, limits)
     head = _pack({"job": job, "seq": seq, **header})
     if body is None:
         return (PREFIXES[type_], head)
@@ -77,44 +78,48 @@ def encode_record(
     return (PREFIXES[type_], head, body)
 
 
-def _rows_out(record: Rows) -> tuple[Type, dict[str, Any], bytes]:
+def _rows_out(record: Rows, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     return Type.ROWS, {"count": len(record.rows)}, _pack(record.rows)
 
 
-def _schema_out(record: Schema) -> tuple[Type, dict[str, Any], bytes]:
+def _schema_out(record: Schema, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
+    if len(record.columns) > limits.elements:  # a row is an array of as many
+        raise TableError(
+            f"{len(record.columns)} columns; the limit 'elements' is {limits.elements}"
+        )
     columns = [[column.name, str(column.type)] for column in record.columns]
     return Type.SCHEMA, {}, _pack(columns)
 
 
-def _text_out(record: Text) -> tuple[Type, dict[str, Any], bytes]:
+def _text_out(record: Text, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     return Type.TEXT, {"stream": record.stream}, record.text.encode("utf-8", "replace")
 
 
-def _data_out(record: Data) -> tuple[Type, dict[str, Any], bytes]:
+def _data_out(record: Data, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     return Type.DATA, {}, record.data
 
 
-def _log_out(record: Log) -> tuple[Type, dict[str, Any], bytes]:
+def _log_out(record: Log, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     fields = {str(key)[:_WORD]: value for key, value in record.fields.items()}
-    body = _pack_or_none({"text": record.text[:_CLIPPED], "fields": fields})
+    body = _pack_or_none({"text": record.text[:_CLIPPED], "fields": fields}, limits)
     if body is None:  # a log line must not fail a job: what has no form is shown as text
         shown = {key: str(value)[:_WORD] for key, value in list(fields.items())[:32]}
         body = _pack({"text": record.text[:_CLIPPED], "fields": shown})
     return Type.LOG, {"level": record.level[:_WORD], "time": float(record.time)}, body
 
 
-def _state_out(record: StateChange) -> tuple[Type, dict[str, Any], None]:
+def _state_out(record: StateChange, limits: Limits) -> tuple[Type, dict[str, Any], None]:
     return Type.STATE, {"state": str(record.state), "attempt": record.attempt}, None
 
 
-def _need_out(record: Need) -> tuple[Type, dict[str, Any], bytes]:
-    body = _pack_or_none(dict(record.details))
+def _need_out(record: Need, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
+    body = _pack_or_none(dict(record.details), limits)
     if body is None:
         raise LimitError(f"the details of a need for {record.what} have no form on the wire")
     return Type.NEED, {"what": record.what[:_WORD]}, body
 
 
-def _end_out(record: End) -> tuple[Type, dict[str, Any], bytes]:
+def _end_out(record: End, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     header = {
         "state": str(record.state),
         "status": int(record.status),
@@ -130,7 +135,7 @@ def _end_out(record: End) -> tuple[Type, dict[str, Any], bytes]:
     return Type.END, header, _text(record.message)
 
 
-_ENCODERS: Mapping[type, Callable[[Any], tuple[Type, dict[str, Any], bytes | None]]] = {
+_ENCODERS: Mapping[type, Callable[[Any, Limits], tuple[Type, dict[str, Any], bytes | None]]] = {
     Rows: _rows_out,
     Schema: _schema_out,
     Text: _text_out,
@@ -159,13 +164,13 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def _pack_or_none(value: Any) -> bytes | None:
+def _pack_or_none(value: Any, limits: Limits) -> bytes | None:
     """None too where a peer would refuse it: too large, too deep, or with keys of other types."""
     try:
         packed = _pack(value)
-        if len(packed) > DEFAULT.control:
+        if len(packed) > limits.control:
             return None
-        check_nesting(value, DEFAULT.nesting)
+        check_shape(value, limits)
     except (TableError, ProtocolError):
         return None
     return packed
@@ -190,15 +195,31 @@ def _check_cells(rows: Sequence[Sequence[Any]], body: bytes, limits: Limits) -> 
     for cell in chain.from_iterable(rows):
         if isinstance(cell, (list, tuple, dict)):
             try:
-                check_nesting(cell, limits.nesting - 2)
+                check_shape(cell, limits, around=2)
             except ProtocolError as error:
                 raise TableError(f"a cell that has no form on the wire: {error}") from None
 
 
 def check_submit(frames: Sequence[bytes], limits: Limits) -> None:
-    """Raise `LimitError` where a SUBMIT is larger than its engine takes."""
+    """Raise `LimitError` where a SUBMIT is more than its engine takes.
+
+    Only a size would be answered to the submission alone; the rest would be a breach, which
+    ends the session with every run of the client.
+    """
+    if len(frames[1]) > limits.header:
+        raise LimitError(
+            f"the job's name and key make a header of {len(frames[1])} bytes; the engine takes at "
+            f"most {limits.header}"
+        )
     if len(frames[2]) > limits.submit:
         raise LimitError(
             f"arguments and environment have {len(frames[2])} bytes; the engine takes at most "
             f"{limits.submit}: hand large content over as a file"
         )
+    if len(frames[2]) > limits.elements:  # fewer bytes have no array of so many elements
+        try:
+            check_shape(msgpack.unpackb(frames[2]), limits)
+        except ProtocolError as error:
+            raise LimitError(
+                f"arguments or environment are more than the engine takes: {error}"
+            ) from None

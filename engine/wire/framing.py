@@ -9,7 +9,7 @@ from ..errors import ProtocolError
 from .limits import Limits
 from .messages import Type
 
-__all__ = ["DEFAULT", "MAGIC", "PREFIXES", "body_limit", "check_nesting", "openers"]
+__all__ = ["DEFAULT", "MAGIC", "PREFIXES", "body_limit", "check_shape", "openers"]
 
 MAGIC = b"EJP1"
 PREFIXES: Mapping[Type, bytes] = {type_: MAGIC + bytes((type_, 0)) for type_ in Type}
@@ -26,14 +26,19 @@ def openers(data: bytes) -> int:
     return len(data.translate(None, _NO_OPENERS))
 
 
-def check_nesting(value: Any, depth: int) -> None:
-    """Raise `ProtocolError` where arrays and maps lie deeper than ``depth``, or a map's key
-    is no text."""
+def check_shape(value: Any, limits: Limits, *, around: int = 0) -> None:
+    """Raise `ProtocolError` where arrays and maps lie too deep in each other, where one is too
+    long, or a map's key is no text. ``around`` are the arrays that ``value`` itself lies in."""
+    depth, elements = limits.nesting - around, limits.elements
     layer = [value]
     for _ in range(depth):
         inner: list[Any] = []
         for item in layer:
             kind = type(item)
+            if kind in _CONTAINERS and len(item) > elements:
+                raise ProtocolError(
+                    f"an array or a map of {len(item)} elements; the limit 'elements' is {elements}"
+                )
             if kind is list or kind is tuple:
                 inner.extend(one for one in item if type(one) in _CONTAINERS)
             elif kind is dict:
@@ -43,7 +48,9 @@ def check_nesting(value: Any, depth: int) -> None:
         if not inner:
             return
         layer = inner
-    raise ProtocolError(f"arrays and maps nest deeper than {depth}")
+    raise ProtocolError(
+        f"arrays and maps nest deeper than {depth}; the limit 'nesting' is {limits.nesting}"
+    )
 
 
 _CONTAINERS = frozenset({list, tuple, dict})

@@ -42,7 +42,7 @@ _DAY = 86_400
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=_DAY)]
 _Wait: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=_DAY)]
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-_Frame: TypeAlias = Annotated[int, msgspec.Meta(ge=4096, le=256 * 1024 * 1024)]
+_MOST_FRAME = 256 * 1024 * 1024
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,12 +58,13 @@ class EngineSection(_Section, frozen=True, kw_only=True):
 
 
 class LimitsSection(_Section, frozen=True, kw_only=True):
-    """What one client may ask of the engine. Sizes are in bytes."""
+    """What one client may ask of the engine. Sizes are in bytes; the least ones are those of
+    `wire.limits.Limits`, which says why."""
 
     header: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024)] = 4096
-    control: _Frame = 64 * 1024
-    submit: _Frame = 1024 * 1024
-    output: _Frame = 1024 * 1024
+    control: Annotated[int, msgspec.Meta(ge=64 * 1024, le=_MOST_FRAME)] = 64 * 1024
+    submit: Annotated[int, msgspec.Meta(ge=4096, le=_MOST_FRAME)] = 1024 * 1024
+    output: Annotated[int, msgspec.Meta(ge=512 * 1024, le=_MOST_FRAME)] = 1024 * 1024
     frames: Annotated[int, msgspec.Meta(ge=3, le=64)] = 4
     nesting: Annotated[int, msgspec.Meta(ge=8, le=256)] = 16
     elements: Annotated[int, msgspec.Meta(ge=256, le=16_777_216)] = 65_536

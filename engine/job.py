@@ -275,8 +275,11 @@ class Job:
         self, error: BaseException | None = None, returned: Status | int | None = None
     ) -> Status:
         """Write the end. For who runs jobs; a handler returns or raises instead."""
-        lost = self.output.settle()
+        log = self.output
+        lost = log.settle()
         error = error or self._error or lost
+        if error is None and _status(returned) is Status.OK:
+            error = self._say_columns()
         status = _status_of(error) if error is not None else _status(returned)
         if self._cancel_error is not None and (status is not Status.OK or self.started is None):
             error, status = self._cancel_error, _status_of(self._cancel_error)
@@ -294,10 +297,6 @@ class Job:
             self._state = _state_of(status)
             self._status = status
             self._callbacks.clear()
-        log = self.output
-        # a job that emitted none still says what its rows would have been
-        if status is Status.OK and log.columns is None and self.spec and self.spec.columns:
-            log.schema(self.spec.columns)
         if self._lost_lines:
             text = _LOST_LINES.format(self._lost_lines)
             log.append(Log(level="warning", text=text, time=time.time()), wait=False)
@@ -317,6 +316,16 @@ class Job:
             )
         )
         return status
+
+    def _say_columns(self) -> Exception | None:
+        """Say what the rows would have been, where there were none; the error where these
+        columns cannot be sent."""
+        if self.output.columns is None and self.spec is not None and self.spec.columns:
+            try:
+                self.output.schema(self.spec.columns)
+            except EngineError as error:
+                return error
+        return None
 
     def _words(self, error: BaseException) -> str:
         text = str(error)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from engine import Column, ColumnType, Engine, Job, JobSpec
@@ -15,6 +16,7 @@ from engine.dispatch import Dispatcher
 from engine.executors.local import LocalExecutor
 from engine.server import Server, ServerSettings
 from engine.wire.codec import encode_record
+from engine.wire.limits import Limits
 
 COLUMNS = (Column(name="name"), Column(name="number", type=ColumnType.INTEGER))
 
@@ -34,7 +36,9 @@ class Daemon:
         self.endpoint = f"ipc://{self.path}"
         self.engine = Engine()
         self.executor = LocalExecutor()
-        self.dispatcher = Dispatcher(self.engine, self.executor, encode=encode_record, quota=quota)
+        limits = settings.limits if settings else Limits()
+        encode = partial(encode_record, limits=limits)
+        self.dispatcher = Dispatcher(self.engine, self.executor, encode=encode, quota=quota)
         self.server = Server(
             self.engine,
             self.dispatcher,

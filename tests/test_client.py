@@ -34,6 +34,7 @@ from engine.errors import (
 from engine.following import Window, row_type
 from engine.records import Data, End, Log, Progress, Schema, StateChange, Text
 from engine.server import ServerSettings
+from engine.wire.limits import Limits
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,28 @@ def test_more_elements_than_the_limit_fail_their_own_job_alone(daemon: Daemon) -
             client.run("wide").table()
         daemon.gate.set()
         assert other.wait().status == Status.OK
+
+
+def test_under_the_lowest_limits_jobs_emit_what_they_like_and_end() -> None:
+    def emit(job: Job) -> Status:
+        job.schema([Column(name="text")])
+        for _ in range(200):
+            job.row("😀" * 1000)
+        job.write("😀" * 100_000)
+        job.write(b"x" * 100_000)
+        for number in range(100):
+            job.progress(f"{number}" + "😀" * 300, "😀" * 300, number)
+        return job.error("😀" * 100_000)
+
+    limits = Limits(
+        header=1024, control=65536, submit=4096, output=524_288, frames=3, nesting=8, elements=256
+    )
+    with serving(ServerSettings(limits=limits)) as daemon, Client(daemon.endpoint) as client:
+        daemon.engine.register("emit", emit)
+        run = client.run("emit")
+        assert len(client.run("emit").wait(20).message) > 10_000
+        end = run.wait(20)
+        assert (end.code, end.rows) == ("error", 200)
 
 
 def test_progress_is_newest_wins_and_the_last_one_is_never_lost(client: Client) -> None:

@@ -118,6 +118,8 @@ def test_the_state_directory_and_the_endpoint_follow_from_each_other() -> None:
         ("[log]\nlevel = 'loud'", "log.level: 'loud' is none of debug, info, warning, error"),
         ("[limits]\nheader = 'a'", "limits.header: expected an integer, got a string"),
         ("[limits]\nheader = 1", "limits.header: expected an integer >= 1024"),
+        ("[limits]\ncontrol = 4096", "limits.control: expected an integer >= 65536"),
+        ("[limits]\noutput = 65536", "limits.output: expected an integer >= 524288"),
         ("[security]\nopen_tcp = 1", "security.open_tcp: expected true or false, got an integer"),
         ("[engine]\nlisten = 'x'", "engine.listen: expected a list, got a string"),
         ("[engine]\nlisten = ['x']", "engine.listen[0]: 'x' is no endpoint"),

@@ -214,6 +214,15 @@ def test_a_row_that_cannot_be_sent_fails_the_job_and_not_its_end(engine: Engine)
     assert job.state is State.FAILED
 
 
+def test_columns_that_cannot_be_sent_fail_the_job_and_not_its_end(engine: Engine) -> None:
+    columns = tuple(Column(name=str(number)) for number in range(70_000))
+    engine.register("wide", lambda job: None, JobSpec(name="wide", columns=columns))
+    job = engine.make("wide", (), None, id="job", log=OutputLog(encode=encode_record_of("job")))
+    assert job.run() is Status.ERROR
+    assert "'elements' is 65536" in end_of(job).message
+    assert (end_of(job).code, job.state) == ("table", State.FAILED)
+
+
 def encode_record_of(job: str) -> Callable[[int, Record], tuple[bytes, ...]]:
     return lambda seq, record: encode_record(job, seq, record)
 

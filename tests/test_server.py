@@ -496,7 +496,7 @@ def test_another_major_version_is_told_which_ones_there_are(daemon: Daemon) -> N
 
 
 def test_a_submission_a_little_over_the_limit_is_told_so() -> None:
-    settings = ServerSettings(limits=Limits(submit=65536, output=65536))
+    settings = ServerSettings(limits=Limits(submit=65536, output=512 * 1024))
     with serving(settings) as daemon, Peer(daemon.endpoint) as peer:
         peer.greet()
         peer.send(

@@ -18,6 +18,7 @@ from engine.status import State
 from engine.wire import messages
 from engine.wire.codec import (
     MAGIC,
+    PROGRESS_ITEMS,
     MessageError,
     check_submit,
     decode,
@@ -51,6 +52,12 @@ from engine.wire.messages import (
     layout,
 )
 from engine.wire.session import error_of
+
+#: The lowest limits that there are.
+LEAST = Limits(
+    header=1024, control=64 * 1024, submit=4096, output=512 * 1024, frames=3, nesting=8,
+    elements=256,
+)  # fmt: skip
 
 _characters = st.characters(codec="utf-8")
 counts = st.integers(0, 2**63 - 1)
@@ -333,13 +340,13 @@ def test_a_body_over_its_limit_says_whose_it_was_and_is_not_fatal() -> None:
 
 
 def test_each_kind_of_message_has_its_own_limit() -> None:
-    limits = Limits(control=4096, submit=8192, output=16384)
+    limits = Limits(control=65536, submit=8192, output=524_288)
     rows = {"job": "a", "seq": 1, "stream": "stdout"}
-    decode(frames_of(Type.TEXT, rows, b"x" * 16384), limits)
-    assert refused(frames_of(Type.TEXT, rows, b"x" * 16385), limits=limits).code == "limit"
+    decode(frames_of(Type.TEXT, rows, b"x" * 524_288), limits)
+    assert refused(frames_of(Type.TEXT, rows, b"x" * 524_289), limits=limits).code == "limit"
     cancel = {"job": "a"}
-    decode(frames_of(Type.CANCEL, cancel, b"x" * 4096), limits)
-    assert refused(frames_of(Type.CANCEL, cancel, b"x" * 4097), limits=limits).code == "limit"
+    decode(frames_of(Type.CANCEL, cancel, b"x" * 65536), limits)
+    assert refused(frames_of(Type.CANCEL, cancel, b"x" * 65537), limits=limits).code == "limit"
 
 
 def nested(depth: int) -> bytes:
@@ -428,7 +435,7 @@ def test_words_of_a_later_version_do_no_harm() -> None:
 
 def test_a_record_over_the_limit_is_refused_at_the_sender() -> None:
     with pytest.raises(LimitError, match="smaller parts"):
-        encode_record("a", 1, Data(data=b"x" * 4097), Limits(output=4096))
+        encode_record("a", 1, Data(data=b"x" * 524_289), LEAST)
 
 
 def test_cells_that_have_no_form_are_refused_at_the_sender() -> None:
@@ -457,6 +464,23 @@ def test_cells_that_have_no_form_are_refused_at_the_sender() -> None:
 def test_what_has_too_many_elements_is_refused_at_the_sender(record: Record) -> None:
     with pytest.raises(TableError, match="'elements' is 65536"):
         encode_record("a", 1, record)
+
+
+@pytest.mark.parametrize("char", ["x", "é", "😀", "\udc80"])
+def test_what_a_job_says_of_itself_goes_out_whatever_it_says(char: str) -> None:
+    long = char * 100_000
+    for record in (
+        End(state=State.FAILED, status=1, code=long, message=long, rows=2**63, bytes=2**63),
+        Need(what=long),
+        StateChange(state=State.RUNNING, attempt=2**63),
+    ):
+        output = decode(encode_record("j" * 64, 2**63, record, LEAST), LEAST)
+        assert isinstance(output, Output)
+        assert type(output.record) is type(record)
+    item = Progress(key=long, phase=long, done=2**63, total=2**63)
+    report = decode(encode_progress("j" * 64, [item] * PROGRESS_ITEMS), LEAST)
+    assert isinstance(report, ProgressReport)
+    assert len(report.items) == PROGRESS_ITEMS
 
 
 def test_the_limits_in_force_bound_what_is_sent() -> None:

@@ -19,7 +19,7 @@ __all__ = ["PROGRESS_ITEMS", "check_submit", "encode", "encode_progress", "encod
 #: How many items one PROGRESS carries at the most; an encoder makes several messages of more.
 PROGRESS_ITEMS = 64
 _CLIPPED = 16 * 1024  # characters of a message's text; four bytes each at the worst
-_WORD = 256
+_WORD = 256  # bytes of a word, so that a header of a few, and 64 items of progress, always fit
 
 
 def encode(message: Message | Output | ProgressReport) -> tuple[bytes, ...]:
@@ -105,7 +105,7 @@ def _log_out(record: Log, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     if body is None:  # a log line must not fail a job: what has no form is shown as text
         shown = {key: str(value)[:_WORD] for key, value in list(fields.items())[:32]}
         body = _pack({"text": record.text[:_CLIPPED], "fields": shown})
-    return Type.LOG, {"level": record.level[:_WORD], "time": float(record.time)}, body
+    return Type.LOG, {"level": _word(record.level), "time": float(record.time)}, body
 
 
 def _state_out(record: StateChange, limits: Limits) -> tuple[Type, dict[str, Any], None]:
@@ -116,14 +116,14 @@ def _need_out(record: Need, limits: Limits) -> tuple[Type, dict[str, Any], bytes
     body = _pack_or_none(dict(record.details), limits)
     if body is None:
         raise LimitError(f"the details of a need for {record.what} have no form on the wire")
-    return Type.NEED, {"what": record.what[:_WORD]}, body
+    return Type.NEED, {"what": _word(record.what)}, body
 
 
 def _end_out(record: End, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
     header = {
         "state": str(record.state),
         "status": int(record.status),
-        "code": record.code[:_WORD],
+        "code": _word(record.code),
         "retryable": record.retryable,
         "rows": record.rows,
         "bytes": record.bytes,
@@ -149,7 +149,7 @@ _ENCODERS: Mapping[type, Callable[[Any, Limits], tuple[Type, dict[str, Any], byt
 
 def encode_progress(job: str, items: Iterable[Progress]) -> tuple[bytes, ...]:
     """The frames of a PROGRESS. Of ``items`` at most `PROGRESS_ITEMS` fit."""
-    body = _pack([[item.key[:_WORD], item.phase[:_WORD], item.done, item.total] for item in items])
+    body = _pack([[_word(item.key), _word(item.phase), item.done, item.total] for item in items])
     return (PREFIXES[Type.PROGRESS], _pack({"job": job}), body)
 
 
@@ -174,6 +174,16 @@ def _pack_or_none(value: Any, limits: Limits) -> bytes | None:
     except (TableError, ProtocolError):
         return None
     return packed
+
+
+def _word(text: str) -> str:
+    return text if 4 * len(text) <= _WORD else _cut(text, _WORD)
+
+
+def _cut(text: str, most: int) -> str:
+    """``text`` without what goes beyond ``most`` bytes."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= most else data[:most].decode("utf-8", "ignore")
 
 
 def _text(text: str) -> bytes:

@@ -52,12 +52,14 @@ class Limits:
         return cls(**known)
 
 
-#: What the messages of the protocol need at least.
+#: What the messages of the protocol need at least. The engine cuts what it says of itself (the
+#: end of a job, log lines, progress) to 64 KiB, and gathers rows and text to 64 Ki characters,
+#: of up to four bytes, so that a job can always say how it ended, and one row more fits too.
 _LEAST: Mapping[str, int] = {
     "header": 1024,
-    "control": 4096,
+    "control": 64 * 1024,
     "submit": 4096,
-    "output": 4096,
+    "output": 512 * 1024,
     "frames": 3,
     "nesting": 8,
     "elements": 256,

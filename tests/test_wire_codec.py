@@ -471,6 +471,8 @@ def test_what_a_job_says_of_itself_goes_out_whatever_it_says(char: str) -> None:
     long = char * 100_000
     for record in (
         End(state=State.FAILED, status=1, code=long, message=long, rows=2**63, bytes=2**63),
+        Log(level=long, text=long, time=0.0),
+        Log(level=long, text=long, time=0.0, fields={f"{n}{long}": long for n in range(40)}),
         Need(what=long),
         StateChange(state=State.RUNNING, attempt=2**63),
     ):
@@ -511,6 +513,18 @@ def test_a_log_line_goes_out_whatever_its_fields_are() -> None:
     assert isinstance(output, Output)
     assert isinstance(output.record, Log)
     assert output.record.fields == {"o": "{1, 2}", "k": "{3: 4}"}
+
+
+def test_a_log_line_goes_out_whose_fields_cannot_be_shown() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    line = Log(level="info", text="t", time=0.0, fields={"mute": Mute(), "n": 1})
+    output = decode(encode_record("a", 1, line))
+    assert isinstance(output, Output)
+    assert isinstance(output.record, Log)
+    assert output.record.fields == {"mute": "<Mute>", "n": "1"}
 
 
 def test_a_long_message_is_clipped_and_not_lost() -> None:

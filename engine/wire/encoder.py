@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -19,6 +19,8 @@ __all__ = ["PROGRESS_ITEMS", "check_submit", "encode", "encode_progress", "encod
 #: How many items one PROGRESS carries at the most; an encoder makes several messages of more.
 PROGRESS_ITEMS = 64
 _CLIPPED = 16 * 1024  # characters of a message's text; four bytes each at the worst
+_LOG_TEXT = 32 * 1024  # bytes; as many words as may be fields fit into a message beside it
+_LOG_FIELDS = 32
 _WORD = 256  # bytes of a word, so that a header of a few, and 64 items of progress, always fit
 
 
@@ -100,11 +102,12 @@ def _data_out(record: Data, limits: Limits) -> tuple[Type, dict[str, Any], bytes
 
 
 def _log_out(record: Log, limits: Limits) -> tuple[Type, dict[str, Any], bytes]:
-    fields = {str(key)[:_WORD]: value for key, value in record.fields.items()}
-    body = _pack_or_none({"text": record.text[:_CLIPPED], "fields": fields}, limits)
+    text = _cut(record.text, _LOG_TEXT)
+    fields = {_shown(key): value for key, value in record.fields.items()}
+    body = _pack_or_none({"text": text, "fields": fields}, limits)
     if body is None:  # a log line must not fail a job: what has no form is shown as text
-        shown = {key: str(value)[:_WORD] for key, value in list(fields.items())[:32]}
-        body = _pack({"text": record.text[:_CLIPPED], "fields": shown})
+        shown = {key: _shown(value) for key, value in islice(fields.items(), _LOG_FIELDS)}
+        body = _pack({"text": text, "fields": shown})
     return Type.LOG, {"level": _word(record.level), "time": float(record.time)}, body
 
 
@@ -174,6 +177,13 @@ def _pack_or_none(value: Any, limits: Limits) -> bytes | None:
     except (TableError, ProtocolError):
         return None
     return packed
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _word(str(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _word(text: str) -> str:

@@ -434,8 +434,11 @@ def test_words_of_a_later_version_do_no_harm() -> None:
 
 
 def test_a_record_over_the_limit_is_refused_at_the_sender() -> None:
-    with pytest.raises(LimitError, match="smaller parts"):
+    with pytest.raises(LimitError, match=r"at most 524288 go into a message: .* smaller parts"):
         encode_record("a", 1, Data(data=b"x" * 524_289), LEAST)
+    columns = tuple(Column(name=f"{number}{'x' * 1000}") for number in range(100))
+    with pytest.raises(LimitError, match="in one SCHEMA; at most 65536 go into"):
+        encode_record("a", 1, Schema(columns=columns), LEAST)
 
 
 def test_cells_that_have_no_form_are_refused_at_the_sender() -> None:

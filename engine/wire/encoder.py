@@ -70,10 +70,11 @@ def encode_record(
     head = _pack({"job": job, "seq": seq, **header})
     if body is None:
         return (PREFIXES[type_], head)
-    if len(body) > (body_limit(type_, limits)):
+    most = body_limit(type_, limits)
+    if len(body) > most:
         raise LimitError(
-            f"{len(body)} bytes of output in one {type_.name}; at most {limits.output} go into a "
-            "message: emit it in smaller parts"
+            f"{len(body)} bytes of output in one {type_.name}; at most {most} go into a message: "
+            "emit it in smaller parts"
         )
     if isinstance(record, Rows):
         _check_cells(record.rows, body, limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 from typing import Any
 
 import click
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from engine.cli.cells import csv_cell, human_size, kind_of, plain, short_key, shown
 from engine.cli.jobs import option_flag
 from engine.cli.options import read_duration, read_pairs
+from engine.cli.presenter import Presenter
 from engine.cli.terminal import column_widths
 from engine.cli.text import printable
 from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, Writer
+from engine.records import Schema, Text
 from engine.spec import Column, ColumnType
 from engine.table import jsonable
 
@@ -93,6 +96,44 @@ def test_the_columns_that_matter_least_give_way_first() -> None:
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 85) == [30, 30, 19]
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 70) == [30, 15, 19]
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 50) == [15, 10, 19]
+
+
+# what is shown while a question is asked
+
+
+def test_what_comes_while_a_question_is_asked_is_shown_after_it() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    presenter = Presenter("csv", out=out, err=err)
+    presenter.take(Schema(columns=COLUMNS))
+    before = out.getvalue()
+    with presenter.paused():
+        presenter.take((1, 2))
+        presenter.take(Text(text="t\n"))
+        assert out.getvalue() == before
+    assert out.getvalue() == f"{before}1,2\nt\n"
+    presenter.close()
+
+
+def test_what_waits_for_the_answer_is_bounded() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    presenter = Presenter("csv", out=out, err=err)
+    presenter.take(Schema(columns=COLUMNS))
+    taken: list[int] = []
+
+    def follow() -> None:
+        for number in range(20):
+            presenter.take(("x" * 1_000_000, number))
+            taken.append(number)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    with presenter.paused():
+        follower.start()
+        follower.join(0.3)
+        assert len(taken) < 10
+    follower.join(10)
+    presenter.close()
+    written = [line.rpartition(",")[2] for line in out.getvalue().splitlines()]
+    assert written == ["b", *map(str, range(20))]
 
 
 # words

@@ -213,7 +213,18 @@ def test_the_sum_of_the_bars_is_the_last_of_them(monkeypatch: pytest.MonkeyPatch
     assert max(map(len, frame)) == 67  # a ^C that the terminal shows stays on the line
 
 
-def test_a_job_that_ends_at_a_question_ends_the_program(
+def test_a_job_that_ends_while_it_is_asked_about_ends_the_program(
+    trial_daemon: Daemon, terminals: list[Terminal]
+) -> None:
+    shown = start(terminals, trial_daemon, "hang", "--deadline", "3")
+    shown.expect("sha256:cdcdcdcdcdcd")
+    shown.type("\x03")
+    shown.expect("[g]o on?")
+    assert shown.end() == 124  # nobody has answered
+    assert "enginectl: the deadline of the job has passed" in shown.seen
+
+
+def test_a_job_that_ends_after_a_question_ends_the_program(
     trial_daemon: Daemon, terminals: list[Terminal]
 ) -> None:
     shown = start(terminals, trial_daemon, "hang", "--deadline", "1.5")

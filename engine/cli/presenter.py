@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Presenter"]
 
+#: So many characters of what a job emits wait for the answer to a question.
+_KEPT = 4 * 1024 * 1024
 #: Rows wait no longer than this for others, before their columns get their widths.
 _HOLD_SECONDS = 0.4
 
@@ -26,13 +29,19 @@ class Presenter:
 
     A terminal gets drawn tables and moving bars, anything else plain columns and no progress.
     One lock guards it all: `take` is called by who follows the job, `paused` by who asks a
-    question, and a timer writes the rows that were held back for their widths.
+    question, and a timer writes the rows that were held back for their widths. What is taken
+    while a question is asked is kept and shown after it, so that who follows the job comes to
+    its end; beyond a bound it waits instead.
     """
 
     def __init__(self, output: str, *, out: IO[str], err: IO[str], verbose: bool = False) -> None:
         self._err = err
         self._verbose = verbose
         self._lock = threading.RLock()
+        self._resumed = threading.Condition(self._lock)
+        self._paused = False
+        self._kept: deque[Any] = deque()
+        self._kept_size = 0
         self._timer: threading.Timer | None = None
         self._closed = False
         self._table: TableWriter | None = None
@@ -54,25 +63,16 @@ class Presenter:
         return PlainWriter(out)
 
     def take(self, event: Any) -> None:
-        """Show what the job emitted."""
+        """Show what the job emitted, or keep it while a question is asked."""
         with self._lock:
-            if isinstance(event, tuple):
-                self._writer.row(event)
-                self._hold()
-                return
-            match event:
-                case Schema():
-                    self._writer.schema(event.columns)
-                case Progress():
-                    self._progress(event)
-                case Text(stream="stderr"):
-                    self._say(event.text.removesuffix("\n"))
-                case Text():
-                    self._writer.text(event.text)
-                case Data():
-                    self._writer.data(event.data)
-                case Log() if self._verbose or event.level in ("warning", "error"):
-                    self._say(f"{event.level}: {event.text}")
+            while self._paused:
+                if self._kept_size < _KEPT:
+                    self._kept.append(event)
+                    self._kept_size += len(str(event))
+                    return
+                self._resumed.wait()
+            self._show_kept()
+            self._show(event)
 
     def close(self) -> None:
         """Write what is held back, and take the bars off the screen."""
@@ -82,6 +82,7 @@ class Presenter:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
+            self._show_kept()
             if self._bars is not None:
                 self._bars.stop()
                 self._above(None)
@@ -94,11 +95,43 @@ class Presenter:
             bars = self._bars if self._bars is not None and self._bars.drawn else None
             if bars is not None:
                 bars.stop()
-            try:
-                yield
-            finally:
+            self._paused = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused = False
                 if bars is not None and not self._closed:
                     bars.start()
+                with contextlib.suppress(OSError):  # who follows meets a broken pipe itself
+                    self._show_kept()
+                self._hold()
+                self._resumed.notify_all()
+
+    def _show_kept(self) -> None:
+        while self._kept:
+            self._show(self._kept[0])
+            self._kept.popleft()
+        self._kept_size = 0
+
+    def _show(self, event: Any) -> None:
+        if isinstance(event, tuple):
+            self._writer.row(event)
+            self._hold()
+            return
+        match event:
+            case Schema():
+                self._writer.schema(event.columns)
+            case Progress():
+                self._progress(event)
+            case Text(stream="stderr"):
+                self._say(event.text.removesuffix("\n"))
+            case Text():
+                self._writer.text(event.text)
+            case Data():
+                self._writer.data(event.data)
+            case Log() if self._verbose or event.level in ("warning", "error"):
+                self._say(f"{event.level}: {event.text}")
 
     def _progress(self, record: Progress) -> None:
         if not self._shows_progress:
@@ -135,7 +168,7 @@ class Presenter:
     def _release(self) -> None:
         with self._lock, contextlib.suppress(OSError):  # who follows meets a broken pipe itself
             self._timer = None
-            if not self._closed:
+            if not self._closed and not self._paused:
                 self._writer.flush()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import threading
 from typing import Any
 
@@ -17,12 +18,18 @@ from engine.cli.cells import csv_cell, human_size, kind_of, plain, short_key, sh
 from engine.cli.jobs import option_flag
 from engine.cli.options import read_duration, read_pairs
 from engine.cli.presenter import Presenter
-from engine.cli.terminal import column_widths
+from engine.cli.terminal import TableWriter, column_widths
 from engine.cli.text import printable
 from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, Writer
 from engine.records import Schema, Text
 from engine.spec import Column, ColumnType
 from engine.table import jsonable
+
+
+class TerminalText(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -96,6 +103,36 @@ def test_the_columns_that_matter_least_give_way_first() -> None:
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 85) == [30, 30, 19]
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 70) == [30, 15, 19]
     assert column_widths([["r" * 30, "m" * 30, "d" * 19]], kinds, 50) == [15, 10, 19]
+
+
+def test_where_more_rows_may_come_the_room_that_is_left_is_shared() -> None:
+    text, number = kind_of(Column(name="a")), kind_of(Column(name="n", type=ColumnType.INTEGER))
+    assert column_widths([["x", "1"]], [text, number], 80) == [1, 1]
+    assert column_widths([["x", "1"]], [text, number], 80, more=True) == [24, 12]
+    assert column_widths([["1", "x"]], [number, text], 80, more=True) == [12, 64]
+    assert column_widths([["x" * 60, "1"]], [text, number], 70, more=True) == [60, 6]
+    assert column_widths([["x" * 60, "1"]], [text, number], 50, more=True) == [45, 1]
+
+
+@pytest.mark.parametrize("total", [24, 40, 80])
+def test_numbers_are_never_cut(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(total))
+    monkeypatch.setenv("TERM", "xterm")
+    out = TerminalText()
+    writer = TableWriter(out)
+    writer.schema([Column(name="a"), Column(name="n", type=ColumnType.INTEGER), Column(name="b")])
+    writer.row(("x", 1, "y"))
+    writer.flush()
+    writer.row(("hello", 2**63, "world"))
+    writer.row(("x", 12, "y"))
+    writer.flush()
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert "…" not in shown
+    assert re.sub(r"\D", "", shown) == f"1{2**63}12"
+    assert (str(2**63) in shown) is (total == 80)  # where there is room, on one line
+    assert "hello" in shown
+    assert "world" in shown
+    assert max(map(len, shown.splitlines())) <= total
 
 
 # what is shown while a question is asked

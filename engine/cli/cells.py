@@ -24,48 +24,55 @@ __all__ = [
 
 
 class Kind:
-    """How a column is shown to people: by what function of a cell that is not None,
-    ``right`` aligned or not, cut where it does not fit or folded. It is not narrower than
-    ``least``, since rows that come later may be longer than those that are known. Where a
-    table is too wide, the lowest ``rank`` gives way first."""
+    """How a column is shown to people: by what function of a cell that is not None, aligned
+    ``right`` as numbers are, cut where it does not fit or folded. A number is never cut.
 
-    __slots__ = ("folds", "least", "rank", "right", "show")
+    Rows that come later may be longer than those that are known: a column is not narrower than
+    ``least``, and is as wide as ``roomy`` where there is room to spare. Where a table is too
+    wide, the lowest ``rank`` gives way first."""
+
+    __slots__ = ("folds", "least", "rank", "right", "roomy", "show")
 
     def __init__(
         self,
         show: Callable[[Any], str],
         *,
         least: int = 0,
+        roomy: int = 0,
         right: bool = False,
         folds: bool = False,
         rank: int = 2,
     ) -> None:
         self.show = show
         self.least = least
+        self.roomy = roomy
         self.right = right
         self.folds = folds
         self.rank = rank
+
+
+_NUMBER = 3  # the rank of what must not be cut
 
 
 def kind_of(column: Column) -> Kind:
     """The kind of a column, by its type and, for sizes and digests, its name."""
     if column.type is ColumnType.INTEGER:
         if column.name == "size" or column.name.endswith(("_size", "_bytes")):
-            return Kind(human_size, right=True, least=8)
-        return Kind(str, right=True)
+            return Kind(human_size, right=True, least=8, rank=_NUMBER)
+        return Kind(str, right=True, roomy=12, rank=_NUMBER)
     if column.type is ColumnType.FLOAT:
-        return Kind(lambda cell: f"{cell:g}", right=True)
+        return Kind(lambda cell: f"{cell:g}", right=True, roomy=12, rank=_NUMBER)
     if column.type is ColumnType.BOOLEAN:
-        return Kind(lambda cell: "yes" if cell else "no")
+        return Kind(lambda cell: "yes" if cell else "no", least=3)
     if column.type is ColumnType.TIME:
-        return Kind(lambda cell: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell)))
+        return Kind(_moment, least=19)
     if column.name == "digest" or column.name.endswith("_digest"):
         return Kind(_short_digest, least=19)
     if column.name == "media_type":
-        return Kind(_short_media_type, rank=0)
+        return Kind(_short_media_type, roomy=42, rank=0)
     if column.name in ("state", "status", "phase"):
-        return Kind(_text, least=8)
-    return Kind(_words, folds=True, rank=1)
+        return Kind(_text, least=8, roomy=11)
+    return Kind(_words, folds=True, roomy=24, rank=1)
 
 
 def shown(kind: Kind, cell: Any) -> str:
@@ -111,6 +118,10 @@ def human_size(size: int) -> str:
         number /= 1000
         unit = larger
     return f"{number:.1f} {unit}B"
+
+
+def _moment(cell: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell))
 
 
 def _text(cell: Any) -> str:

@@ -86,6 +86,8 @@ class Presenter:
             if self._bars is not None:
                 self._bars.stop()
                 self._above(None)
+            if self._table is not None:
+                self._table.more = False
             self._writer.flush()
 
     @contextlib.contextmanager

@@ -6,6 +6,7 @@ This module alone imports rich, and it is imported where there is a terminal onl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import IO, Any
 
 from rich.cells import cell_len
@@ -39,12 +40,14 @@ _ECHO = len("^C") + 1
 
 class TableWriter(RawWriter):
     """A table whose columns fit the terminal. ``console`` may be changed between calls: to
-    the one that draws the bars, so that rows come to stand above them."""
+    the one that draws the bars, so that rows come to stand above them. ``more`` says that
+    further rows may come, for whose cells the columns take the room that is left."""
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__(out)
         self.own_console = Console(file=out, highlight=False)
         self.console = self.own_console
+        self.more = True
         self._columns: Sequence[Column] = ()
         self._kinds: list[Kind] = []
         self._pending: list[list[str]] = []
@@ -72,38 +75,73 @@ class TableWriter(RawWriter):
         """Draw the rows that are held, under the heading where it has not been drawn."""
         if not self._columns or (self._widths and not self._pending):
             return
-        heading = not self._widths
-        names = [printable(column.name.upper(), lines=False) for column in self._columns]
-        if heading:
-            self._widths = column_widths([names, *self._pending], self._kinds, self.console.width)
-        table = Table(
-            box=None,
-            pad_edge=False,
-            padding=(0, _GAP, 0, 0),
-            show_header=heading,
-            header_style="bold",
-        )
-        for name, kind, width in zip(names, self._kinds, self._widths, strict=True):
+        total = self.console.width
+        if not self._widths:
+            names = [printable(column.name.upper(), lines=False) for column in self._columns]
+            rows = [names, *self._pending]
+            self._widths = column_widths(rows, self._kinds, total, more=self.more)
+            self._draw(self._widths, [names], "bold")
+        for widths, alike in groupby(self._pending, self._widths_of):
+            self._draw(widths, alike)
+        self._pending.clear()
+
+    def _widths_of(self, row: Sequence[str]) -> list[int]:
+        """The widths for one row: a number that is wider than its column moves the others."""
+        wanted = [
+            max(width, cell_len(cell)) if kind.right else width
+            for width, kind, cell in zip(self._widths, self._kinds, row, strict=True)
+        ]
+        if wanted == self._widths:
+            return self._widths
+        return _narrowed(wanted, self._kinds, self.console.width)
+
+    def _draw(self, widths: Sequence[int], rows: Iterable[Sequence[str]], style: str = "") -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+        for kind, width in zip(self._kinds, widths, strict=True):
             table.add_column(
-                name,
                 width=width,
                 justify="right" if kind.right else "left",
-                overflow="fold" if kind.folds else "ellipsis",
-                no_wrap=not kind.folds,
+                overflow="fold" if kind.folds or kind.right else "ellipsis",
+                no_wrap=not (kind.folds or kind.right),
             )
-        for row in self._pending:
-            table.add_row(*map(Text, row))
-        self._pending.clear()
+        for row in rows:
+            table.add_row(*map(Text, row), style=style)
         self.console.print(table)
 
 
-def column_widths(rows: Sequence[Sequence[str]], kinds: Sequence[Kind], total: int) -> list[int]:
+def column_widths(
+    rows: Sequence[Sequence[str]], kinds: Sequence[Kind], total: int, *, more: bool = False
+) -> list[int]:
     """The width of each column so that a row fits ``total`` cells, as far as that can be:
-    the lowest rank gives way first, the widest of it most."""
+    the lowest rank gives way first, the widest of it most.
+
+    Where ``more`` rows may come, the columns that may need it share the room that is left; what
+    then is still left goes to the last one, where it moves nothing.
+    """
     wanted = [
         max(kind.least, *(cell_len(cell) for cell in column))
         for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
     ]
+    return _widened(wanted, kinds, total) if more else _narrowed(wanted, kinds, total)
+
+
+def _widened(wanted: list[int], kinds: Sequence[Kind], total: int) -> list[int]:
+    spare = total - _GAP * len(wanted) - sum(wanted)
+    if spare <= 0:
+        return _narrowed(wanted, kinds, total)
+    growing = [place for place, kind in enumerate(kinds) if wanted[place] < kind.roomy]
+    while spare and growing:
+        narrowest = min(growing, key=lambda place: wanted[place])
+        wanted[narrowest] += 1
+        spare -= 1
+        if wanted[narrowest] >= kinds[narrowest].roomy:
+            growing.remove(narrowest)
+    if kinds[-1].folds:
+        wanted[-1] += spare
+    return wanted
+
+
+def _narrowed(wanted: list[int], kinds: Sequence[Kind], total: int) -> list[int]:
     room = total - _GAP * len(wanted)
     for rank in sorted({kind.rank for kind in kinds}):
         narrow = [place for place, kind in enumerate(kinds) if kind.rank == rank]

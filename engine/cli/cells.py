@@ -121,7 +121,10 @@ def human_size(size: int) -> str:
 
 
 def _moment(cell: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cell))
+    except (OverflowError, ValueError, OSError):  # no moment that the calendar has
+        return str(cell)
 
 
 def _text(cell: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
-__all__ = ["provide_standard_streams"]
+__all__ = ["escape_what_has_no_encoding", "provide_standard_streams"]
 
 
 def provide_standard_streams() -> None:
@@ -20,6 +21,13 @@ def provide_standard_streams() -> None:
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
             setattr(sys, name, stream)
+
+
+def escape_what_has_no_encoding() -> None:
+    """Let standard output and error write as an escape what their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _open(number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -348,6 +349,15 @@ def test_standard_streams_that_are_closed(trial_daemon: Daemon) -> None:
     done = shell(trial_daemon, "auth 127.0.0.1:1 -u ann --password-stdin <&-")
     assert done.returncode == 2
     assert "there is no password on standard input" in done.stderr
+
+
+def test_an_encoding_that_has_not_every_character(trial_daemon: Daemon) -> None:
+    environ = {**trial_daemon.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    daemon = dataclasses.replace(trial_daemon, environ=environ)
+    assert daemon.ctl("bare", "é") == r"\xe9"
+    assert daemon.ctl("echo", "é") == "PLACE  WORD\n0      \\xe9\n"
+    assert daemon.ctl_json("echo", "é") == [{"place": 0, "word": "é"}]
+    assert r"no such job: 'nosuch\xe9'" in daemon.run_ctl("run", "nosuché").stderr
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

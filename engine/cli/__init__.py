@@ -13,7 +13,7 @@ import gc
 import signal
 from collections.abc import Sequence
 
-from ..streams import provide_standard_streams
+from ..streams import escape_what_has_no_encoding, provide_standard_streams
 
 __all__ = ["main"]
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     part of on modules: it is off until a job is followed, and passes them over at the exit.
     """
     provide_standard_streams()
+    escape_what_has_no_encoding()
     # until a job is followed; to be asked to end is to be interrupted, so that it is cancelled
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     gc.disable()

@@ -100,9 +100,10 @@ def short_key(key: str) -> str:
     return text if len(text) <= 40 else f"{text[:19]}…{text[-20:]}"
 
 
-def json_line(value: Any) -> str:
-    """One line of JSON; bytes are base64 text."""
-    return json.dumps(jsonable(value), ensure_ascii=False)
+def json_line(value: Any, *, ascii: bool = False) -> str:
+    """One line of JSON; bytes are base64 text. ``ascii`` writes all other characters as the
+    escapes of JSON."""
+    return json.dumps(jsonable(value), ensure_ascii=ascii)
 
 
 def human_size(size: int) -> str:

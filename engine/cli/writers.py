@@ -42,6 +42,8 @@ class JsonWriter:
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
+        # the stream's own escapes for what its encoding does not have are not those of JSON
+        self._ascii = not (getattr(out, "encoding", None) or "utf-8").lower().startswith("utf")
         self._names: tuple[str, ...] = ()
 
     def schema(self, columns: Sequence[Column]) -> None:
@@ -60,7 +62,7 @@ class JsonWriter:
         self._out.flush()
 
     def _write(self, value: dict[str, Any]) -> None:
-        self._out.write(f"{json_line(value)}\n")
+        self._out.write(f"{json_line(value, ascii=self._ascii)}\n")
         self._out.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -181,8 +182,9 @@ class Table:
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def to_json(self) -> str:
-        """A JSON list with one object a row; bytes are base64 text."""
-        return json.dumps([jsonable(row) for row in self.to_dicts()], ensure_ascii=False)
+        """A JSON list with one object a row; bytes are base64 text, NaN and infinity null."""
+        rows = [jsonable(row) for row in self.to_dicts()]
+        return json.dumps(rows, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, columns: Iterable[Column] | None = None) -> Table:
@@ -282,13 +284,16 @@ def _order(cell: Any) -> tuple[int, Any]:
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` with every bytes in it as base64 text, which is how JSON carries them."""
+    """``value`` as JSON can carry it: bytes as base64 text, and None for a float that is no
+    number or infinite."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Column, ColumnType, Table
+from engine.cli.cells import json_line
 from engine.errors import TableError
 
 COLUMNS = (
@@ -111,6 +112,16 @@ def test_html_escapes_the_cells() -> None:
 def test_bytes_are_base64_in_json() -> None:
     table = Table([Column(name="raw", type=ColumnType.BYTES)], [[b"\x00\xff"]])
     assert json.loads(table.to_json()) == [{"raw": "AP8="}]
+
+
+def test_json_has_no_nan_and_no_infinity() -> None:
+    inf = float("inf")
+    table = Table(
+        [Column(name="x", type=ColumnType.FLOAT), Column(name="y", type=ColumnType.JSON)],
+        [(float("nan"), {"a": [inf]}), (-inf, 1.5)],
+    )
+    assert table.to_json() == '[{"x": null, "y": {"a": [null]}}, {"x": null, "y": 1.5}]'
+    assert json_line({"x": inf}) == '{"x": null}'
 
 
 def test_to_pandas_and_to_arrow_give_the_cells() -> None:

@@ -101,9 +101,9 @@ def short_key(key: str) -> str:
 
 
 def json_line(value: Any, *, ascii: bool = False) -> str:
-    """One line of JSON; bytes are base64 text. ``ascii`` writes all other characters as the
-    escapes of JSON."""
-    return json.dumps(jsonable(value), ensure_ascii=ascii)
+    """One line of JSON; bytes are base64 text, NaN and infinity null. ``ascii`` writes all
+    other characters as the escapes of JSON."""
+    return json.dumps(jsonable(value), ensure_ascii=ascii, allow_nan=False)
 
 
 def human_size(size: int) -> str:

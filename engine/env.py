@@ -151,11 +151,17 @@ class Env(MutableMapping[str, str]):
             raise self._bad(key, "JSON") from None
 
     def get_sub_env(self, key: str) -> Env:
-        """An environment of its own, kept as a JSON map; empty where it is not set."""
+        """An environment of its own, kept as a JSON map; empty where it is not set. All that a
+        secret one holds is secret."""
         value = self.get_json(key, {})
         if not isinstance(value, dict):
             raise self._bad(key, "a JSON map")
-        return Env(value)
+        if key not in self.secrets:
+            return Env(value)
+        try:
+            return Env(value, secrets=value)
+        except EnvError:  # which shows a key of the content
+            raise self._bad(key, "a map of environment keys") from None
 
     # the whole
 

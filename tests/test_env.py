@@ -78,6 +78,19 @@ def test_a_secret_value_stays_out_of_errors_and_of_the_repr() -> None:
     assert "hunter2" not in repr(env)
 
 
+def test_what_a_secret_environment_holds_stays_secret() -> None:
+    env = Env({"a": {"password": "hunter2", "deep": {"more": "hunter2"}}}, secrets=["a"])
+    inner = env.get_sub_env("a")
+    assert "hunter2" not in repr(inner)
+    with pytest.raises(EnvError) as caught:
+        inner.get_int("password")
+    assert str(caught.value) == "password: not an integer"
+    assert "hunter2" not in repr(inner.get_sub_env("deep"))
+    with pytest.raises(EnvError) as caught:
+        Env({"a": {"hunter2=": "x"}}, secrets=["a"]).get_sub_env("a")
+    assert str(caught.value) == "a: not a map of environment keys"
+
+
 def test_null_is_not_set() -> None:
     assert "k" not in Env({"k": None})
     env = Env.from_json('{"a": null, "b": "x"}')

@@ -78,6 +78,8 @@ class Option:
     help: str = ""
 
     def __post_init__(self) -> None:
+        if self.name.split() != [self.name] or "=" in self.name or "\0" in self.name:
+            raise ValueError(f"{self.name!r} is no option name: a word without '=' is")
         object.__setattr__(self, "type", OptionType(self.type))
 
 
@@ -109,9 +111,10 @@ class JobSpec:
             if after.required and not before.required:
                 raise ValueError(f"{self.name}: {after.name} is required after an optional one")
         object.__setattr__(self, "row_mode", RowMode(self.row_mode))
-        names = [column.name for column in self.columns]
-        if len(set(names)) != len(names):
+        if len({column.name for column in self.columns}) != len(self.columns):
             raise ValueError(f"{self.name}: a column name stands twice")
+        if len({option.name for option in self.options}) != len(self.options):
+            raise ValueError(f"{self.name}: an option name stands twice")
 
     @property
     def usage(self) -> str:

@@ -183,6 +183,14 @@ def test_the_options_of_a_job_come_from_its_description(ctl: Any, tmp_path: Path
     }
 
 
+def test_options_without_a_flag_of_their_own_are_given_by_name(ctl: Any) -> None:
+    pairs = ("some_text=1", "a/b=2", "no-quiet=3")
+    given = [word for pair in pairs for word in ("-e", pair)]
+    done = ctl("--output", "csv", "options", *given, "--some-text", "4", "--no-quiet")
+    rows = sorted(done.stdout.splitlines()[1:])
+    assert rows == ["a/b,2", "no-quiet,3", "quiet,false", "someText,4", "some_text,1"]
+
+
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(ctl: Any) -> None:
     done = ctl("options", "--token", "hunter2")
     failed(done, 2, "--token is secret", "@FILE")

@@ -482,6 +482,11 @@ def test_a_spec_that_cannot_be_is_refused() -> None:
         JobSpec(name="x", arguments=(Argument(name="A", required=False), Argument(name="B")))
     with pytest.raises(ValueError, match="twice"):
         JobSpec(name="x", columns=(Column(name="a"), Column(name="a")))
+    for name in ("", "a b", "a\n", "a=b", "a\0"):
+        with pytest.raises(ValueError, match="option name"):
+            Option(name=name)
+    with pytest.raises(ValueError, match="an option name stands twice"):
+        JobSpec(name="x", options=(Option(name="a"), Option(name="a")))
     with pytest.raises(ValueError, match="pairs"):
         JobSpec(name="x", row_mode="pairs")  # type: ignore[arg-type]
     assert JobSpec(name="x", row_mode="single").row_mode is RowMode.SINGLE  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -27,11 +27,7 @@ def job_command(session: Session, name: str) -> click.Command:
     """
     rows = _describe(session, name)
     arguments = [row for row in rows if row["kind"] == "argument"]
-    options = {
-        parameter: row
-        for row in rows
-        if row["kind"] == "option" and (parameter := option_flag(row["name"])) not in _TAKEN
-    }
+    options = _flags([row for row in rows if row["kind"] == "option"])
 
     @submit_options
     def run(args: tuple[str, ...], env: tuple[str, ...], submit: SubmitOptions, **v: Any) -> int:
@@ -70,6 +66,20 @@ def option_flag(name: str) -> str:
     """``authConfig`` as ``--auth-config``."""
     words = "".join(f"-{char.lower()}" if char.isupper() else char for char in name)
     return "--" + words.replace("_", "-").replace(".", "-").strip("-")
+
+
+def _flags(options: Iterable[_Row]) -> dict[str, _Row]:
+    """The flag of each option. One that is no flag, or that another has already, is left out:
+    such an option is given with ``-e``."""
+    taken = set(_TAKEN)
+    found: dict[str, _Row] = {}
+    for row in options:
+        flag = option_flag(row["name"])
+        flags = {flag, f"--no-{flag[2:]}"} if row["type"] == "boolean" else {flag}
+        if flag != "--" and _variable(flag).isidentifier() and taken.isdisjoint(flags):
+            taken |= flags
+            found[flag] = row
+    return found
 
 
 #: Flags that every job command has already; an option of such a name is given with ``-e``.

@@ -111,6 +111,8 @@ class OutputLog:
                 if self._columns == columns:
                     return
                 raise ValueError("a job has one schema, and it was given already")
+            if len({column.name for column in columns}) != len(columns):
+                raise TableError("a column name stands twice")
             self._append(Schema(columns=columns))
             self._columns, self._check = columns, RowChecker(columns)
         self._notify()

@@ -116,6 +116,13 @@ def test_a_batch_that_nothing_follows_falls_due() -> None:
     assert got == [0, 1]
 
 
+def test_a_column_name_that_stands_twice_is_refused() -> None:
+    log = OutputLog()
+    with pytest.raises(TableError, match="stands twice"):
+        log.schema([Column(name="a"), Column(name="a")])
+    assert (log.last, log.columns) == (0, None)
+
+
 def test_single_rows_are_a_message_each() -> None:
     log = OutputLog(single_rows=True)
     log.schema(NUMBER)

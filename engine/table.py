@@ -147,7 +147,7 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({', '.join(self._index)}; {len(self.rows)} rows)"
 
-    def add(self, *cells: Any, **named: Any) -> None:
+    def add(self, /, *cells: Any, **named: Any) -> None:
         """Append a row. Raises `TableError` when the cells do not fit the columns."""
         if named:
             if cells:
@@ -167,11 +167,12 @@ class Table:
         """Sort by a column, in place and stably.
 
         Cells that are numbers, or texts that read as numbers, compare as numbers; a number
-        comes before a text, and a cell that is None last whichever the direction.
+        comes before a text. A cell that is None, or a float that is no number, comes last
+        whichever the direction.
         """
         place = self._place(key)
-        present = [row for row in self.rows if row[place] is not None]
-        absent = [row for row in self.rows if row[place] is None]
+        present = [row for row in self.rows if _ordered(row[place])]
+        absent = [row for row in self.rows if not _ordered(row[place])]
         present.sort(key=lambda row: _order(row[place]), reverse=reverse)
         self.rows = present + absent
 
@@ -199,7 +200,11 @@ class Table:
             raise TableError(f"not JSON: {error}") from None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise TableError("not a JSON list of objects")
-        table = cls(_columns_of(items) if columns is None else columns)
+        if columns is None:
+            if any("" in item for item in items):
+                raise TableError("a column needs a name, and '' is none")
+            columns = _columns_of(items)
+        table = cls(columns)
         for item in items:
             for name in item:
                 table._place(name)
@@ -269,10 +274,19 @@ class Table:
             raise TableError(f"no column {name!r}; there are {known}") from None
 
 
+def _ordered(cell: Any) -> bool:
+    """Whether a cell has a place among others: None and NaN have not."""
+    return cell is not None and cell == cell
+
+
 def _order(cell: Any) -> tuple[int, Any]:
     if isinstance(cell, (int, float)):
         return (0, cell)
     if isinstance(cell, str):
+        try:
+            return (0, int(cell))  # a float would make one of large ones that differ
+        except ValueError:
+            pass
         try:
             number = float(cell)
         except ValueError:

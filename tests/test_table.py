@@ -51,6 +51,27 @@ def test_sort_is_numeric_where_both_cells_are() -> None:
     assert table.column("n") == ["b", "a", "100", "10", "9", None]
 
 
+def test_sort_puts_what_is_no_number_last() -> None:
+    nan = float("nan")
+    table = Table([Column(name="n", type=ColumnType.FLOAT)], [[2.0], [nan], [1.0], [None], [0.0]])
+    table.sort("n")
+    assert table.column("n")[:3] == [0.0, 1.0, 2.0]
+    table.sort("n", reverse=True)
+    assert table.column("n")[:3] == [2.0, 1.0, 0.0]
+
+
+def test_sort_tells_large_numbers_apart() -> None:
+    table = Table([Column(name="n")], [[str(2**53 + 1)], [str(2**53)], [" 1.5"]])
+    table.sort("n")
+    assert table.column("n") == [" 1.5", str(2**53), str(2**53 + 1)]
+
+
+def test_a_column_may_be_named_self() -> None:
+    table = Table([Column(name="self")])
+    table.add(self="x")
+    assert table.rows == [("x",)]
+
+
 def test_sort_is_stable() -> None:
     table = Table(COLUMNS[:2], [("b", 1), ("a", 1), ("c", 0)])
     table.sort("stars")
@@ -97,7 +118,7 @@ def test_columns_are_taken_from_json_where_none_are_given() -> None:
     assert table.to_dicts()[1] == {"a": 2.5, "b": None, "c": [1]}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000, '[{"": 1}]'])
 def test_json_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(TableError):
         Table.from_json(text)

@@ -109,6 +109,7 @@ def test_an_unknown_job(ctl: Any) -> None:
     failed(ctl("serch", "x"), 127, "no such job: 'serch'; did you mean 'search'?")
     failed(ctl("run", "serch"), 127, "no such job: 'serch'")
     failed(ctl("describe", "serch"), 127, "no such job: 'serch'")
+    failed(ctl("serch", "--help"), 127, "no such job: 'serch'; did you mean 'search'?")
 
 
 def test_wrong_usage_shows_the_usage_line(ctl: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..errors import UnknownJobError
+from ..errors import EngineError
 from ..status import Status
 from .options import read_pairs, read_value, submit_options
 from .session import Session, SubmitOptions
@@ -23,9 +23,17 @@ def job_command(session: Session, name: str) -> click.Command:
 
     Its options are those of the job's environment, as flags; every job has ``-e`` too. The
     engine checks the arguments, so that its usage errors are the same wherever they come from.
-    A name that the engine does not know makes a command all the same: the engine then says so.
+    A name that the engine does not know makes a command all the same: the engine then says so,
+    and of its help nobody can say anything else.
     """
-    rows = _describe(session, name)
+    rows: Sequence[_Row] = ()
+    unknown: EngineError | None = None
+    try:
+        rows = session.rows("describe", name)
+    except EngineError as error:
+        if error.status is not Status.UNKNOWN_JOB:
+            raise
+        unknown = error
     arguments = [row for row in rows if row["kind"] == "argument"]
     options = _flags([row for row in rows if row["kind"] == "option"])
 
@@ -40,6 +48,7 @@ def job_command(session: Session, name: str) -> click.Command:
 
     command = click.command(
         name,
+        cls=click.Command if unknown is None else _helpless(unknown),
         help=_help(rows),
         options_metavar="[OPTIONS]",
         context_settings={"ignore_unknown_options": not rows},
@@ -86,15 +95,12 @@ def _flags(options: Iterable[_Row]) -> dict[str, _Row]:
 _TAKEN = frozenset({"--help", "--detach", "--key", "--deadline", "--priority"})
 
 
-def _describe(session: Session, name: str) -> Sequence[_Row]:
-    from ..errors import JobFailedError
+def _helpless(unknown: EngineError) -> type[click.Command]:
+    class Unknown(click.Command):
+        def get_help(self, ctx: click.Context) -> str:
+            raise unknown
 
-    try:
-        return session.rows("describe", name)
-    except (JobFailedError, UnknownJobError) as error:
-        if error.status is Status.UNKNOWN_JOB:
-            return ()
-        raise
+    return Unknown
 
 
 def _help(rows: Sequence[_Row]) -> str:

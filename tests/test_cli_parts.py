@@ -7,6 +7,7 @@ import io
 import json
 import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from engine.cli.options import read_duration, read_pairs
 from engine.cli.presenter import Presenter
 from engine.cli.terminal import TableWriter, column_widths
 from engine.cli.text import printable
-from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, Writer
+from engine.cli.writers import SAMPLE_ROWS, CsvWriter, JsonWriter, PlainWriter, RawWriter, Writer
 from engine.records import Schema, Text
 from engine.spec import Column, ColumnType
 from engine.table import jsonable
@@ -136,6 +137,16 @@ def test_numbers_are_never_cut(monkeypatch: pytest.MonkeyPatch, total: int) -> N
     assert "hello" in shown
     assert "world" in shown
     assert max(map(len, shown.splitlines())) <= total
+
+
+@pytest.mark.parametrize("kind", [TableWriter, CsvWriter])
+def test_bytes_on_a_terminal_do_not_steer_it(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[[TerminalText], RawWriter]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = TerminalText()
+    kind(out).data(b"\x1b[31m\xff\xc3\xa9\n")
+    assert out.getvalue() == "\\x1b[31m\\xff\u00e9\n"
 
 
 # what is shown while a question is asked

@@ -67,7 +67,7 @@ class JsonWriter:
 
 
 class RawWriter:
-    """Text and bytes as they are; on a terminal, text without what would steer it."""
+    """Text and bytes as they are; on a terminal, without what would steer it."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
@@ -79,6 +79,9 @@ class RawWriter:
         self._out.flush()
 
     def data(self, data: bytes) -> None:
+        if self._terminal:
+            self.text(data.decode("utf-8", "backslashreplace"))
+            return
         self.flush()
         if isinstance(self._out, io.TextIOWrapper):
             self._out.buffer.write(data)

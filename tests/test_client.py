@@ -532,10 +532,14 @@ def test_a_busy_reader_is_not_taken_for_dead() -> None:
 
 def test_an_engine_that_does_not_accept_in_time_is_not_left_with_a_job(daemon: Daemon) -> None:
     with Client(daemon.endpoint, timeout=0.2) as client:
-        held = threading.Event()
-        loop = daemon.server._loop
-        assert loop is not None
-        loop.call(held.wait, 10)
+        held, entered = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            entered.set()
+            held.wait(10)
+
+        daemon.server.call(hang)
+        assert entered.wait(5)
         with pytest.raises(ConnectionLostError, match=r"did not accept stuck within 0\.2 s"):
             client.run("stuck")
         held.set()

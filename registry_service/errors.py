@@ -9,6 +9,7 @@
     ├── PlatformError                    a platform that an image does not have
     │   └── InvalidPlatformError         one that is malformed (2)
     ├── ManifestError                    a document that is no manifest, or of a kind not supported
+    ├── ArchiveError                     a file that is no image archive, or one that is refused
     ├── DigestMismatchError              bytes that are not the ones their digest names
     ├── StoreError                       the store cannot do what was asked
     │   └── DiskFullError                no space is left for it
@@ -41,6 +42,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 __all__ = [
     "AlreadyExistsError",
+    "ArchiveError",
     "CancelledError",
     "ConfigFileMissingError",
     "ConnectionBrokenError",
@@ -134,6 +136,18 @@ class InvalidPlatformError(PlatformError):
 
 class ManifestError(RegistryError):
     code = "manifest"
+
+
+class ArchiveError(RegistryError):
+    """A file that is no image archive, is damaged, or has what an archive must not have.
+    ``status`` may be given: 2 for a wrong path, 126 for a place that is not allowed."""
+
+    code = "archive"
+
+    def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, code=code)
+        if status is not None:
+            self.status = status
 
 
 class DigestMismatchError(RegistryError):

@@ -30,8 +30,8 @@ class LogCallback(Protocol):
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """One descriptor of which it is known how it ended: ``state`` is ``exists``, ``fetched``,
-    ``converted``, ``mounted``, ``pushed``, ``copied``, or ``skipped`` for a layer that stays at
-    URLs of its own. ``size`` is in bytes."""
+    ``converted``, ``loaded``, ``mounted``, ``pushed``, ``copied``, or ``skipped`` for a layer that
+    stays at URLs of its own. ``size`` is in bytes."""
 
     reference: str
     digest: str

@@ -13,7 +13,7 @@ from ..errors import InvalidReferenceError, ManifestError, PlatformError, StoreE
 from ..manifest import INDEX_TYPES, MANIFEST_LIMIT, MANIFEST_TYPES, Manifest
 from ..platform import Platform
 from ..reference import Reference
-from ..store import Store
+from ..store import Content, Store
 
 __all__ = [
     "ALL",
@@ -76,18 +76,18 @@ def is_manifest(descriptor: Descriptor) -> bool:
     return descriptor.media_type in MANIFEST_TYPES
 
 
-def read_manifest(store: Store, descriptor: Descriptor) -> Manifest:
-    """The manifest of the store, verified against its digest."""
+def read_manifest(store: Content, descriptor: Descriptor) -> Manifest:
+    """The manifest of the store, or of an archive, verified against its digest."""
     raw = store.read(descriptor.digest, MANIFEST_LIMIT)
     return Manifest.parse(raw, descriptor.media_type, descriptor.digest)
 
 
-def tree(store: Store, descriptor: Descriptor) -> Node:
-    """What the store has of ``descriptor``."""
+def tree(store: Content, descriptor: Descriptor) -> Node:
+    """What the store, or an archive, has of ``descriptor``."""
     return _grow(store, descriptor, 0, {})
 
 
-def _grow(store: Store, descriptor: Descriptor, depth: int, known: dict[_Key, Node]) -> Node:
+def _grow(store: Content, descriptor: Descriptor, depth: int, known: dict[_Key, Node]) -> Node:
     """Each manifest is read once: indexes that name each other many times over would take for
     ever else."""
     if depth > _DEEPEST:

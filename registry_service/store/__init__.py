@@ -18,15 +18,17 @@ from __future__ import annotations
 from .layout import REF_NAME
 from .memory import MemorySource
 from .retry import RetryPolicy
-from .source import BlobStream, Source
+from .source import BlobStream, Content, Readable, Source
 from .store import Store
 from .transfers import Outcome, Transfer
 
 __all__ = [
     "REF_NAME",
     "BlobStream",
+    "Content",
     "MemorySource",
     "Outcome",
+    "Readable",
     "RetryPolicy",
     "Source",
     "Store",

@@ -1,6 +1,8 @@
-"""Where content comes from: the one interface between the store and the world.
+"""Where content comes from: the one interface between the store and the world; and what it has
+in common with whatever else keeps content by its digest.
 
-`MemorySource` of `store.memory` is its in-memory implementation; a registry's is in `session`.
+`MemorySource` of `store.memory` is the source's in-memory implementation; a registry's is in
+`session`. An archive is both a `Source` and `Content`.
 """
 
 from __future__ import annotations
@@ -9,8 +11,30 @@ from typing import Protocol
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
+from ..digest import Digest
 
-__all__ = ["BlobStream", "Source"]
+__all__ = ["BlobStream", "Content", "Readable", "Source"]
+
+
+class Readable(Protocol):
+    """Any binary file object is one."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class Content(Protocol):
+    """What is kept by digest: a store, an archive."""
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the content is here; with ``size``, and has that many bytes."""
+
+    def open(self, digest: Digest) -> Readable:
+        """The content, from its start. Raises `DoesNotExistError`."""
+
+    def read(self, digest: Digest, limit: int = ...) -> bytes:
+        """The content of a document, verified. Raises `DoesNotExistError`, and an error for
+        more than ``limit`` bytes or other bytes than the digest says."""
 
 
 class BlobStream(Protocol):

@@ -62,6 +62,11 @@ class Store:
         """The directory of the OCI layout."""
         return self._layout.images
 
+    @property
+    def scratch(self) -> Path:
+        """A directory for what is under way, of the store's file system."""
+        return self._layout.ingest
+
     def close(self, timeout: float = _CLOSING) -> bool:
         """End every transfer, with an error for its takers, and the threads that move bytes.
 

@@ -97,8 +97,13 @@ class Session:
         args: tuple[str, ...] = (),
         env: Mapping[str, Any] | None = None,
         options: SubmitOptions | None = None,
+        *,
+        out: IO[str] | None = None,
     ) -> int:
         """Submit a job, show what it emits, and return its status as an exit status.
+
+        ``out`` gets what the job writes, as it is, whatever format was asked for: for a job
+        whose output is one file. It cannot be detached from then: half of it is nothing.
 
         On a terminal SIGINT asks whether to cancel or to detach; elsewhere it cancels.
         Raises what the engine answers to the submission, and `ConnectionLostError`.
@@ -118,7 +123,7 @@ class Session:
             self.out.flush()
             return Status.OK
         try:
-            return self._follow(run)
+            return self._follow(run, out)
         except KeyboardInterrupt:  # signals are not waited for yet
             self._give_up(run, "the job was cancelled by its client")
             raise CancelledError("the job was cancelled by its client") from None
@@ -131,14 +136,15 @@ class Session:
         with contextlib.suppress(TimeoutError, EngineError):
             run.wait(_CANCEL_SECONDS)  # a connection that closes may overtake its cancel
 
-    def _follow(self, run: Run) -> int:
+    def _follow(self, run: Run, out: IO[str] | None) -> int:
         from .interrupts import Interrupts
         from .presenter import Presenter
 
         gc.enable()  # see `main`: a job may go on for long
-        presenter = Presenter(self.output, out=self.out, err=self.err, verbose=self.verbose)
+        output = self.output if out is None else "table"
+        presenter = Presenter(output, out=out or self.out, err=self.err, verbose=self.verbose)
         following = _Following(run, self.client())
-        ask = sys.stdin is not None and sys.stdin.isatty() and self.err.isatty()
+        ask = sys.stdin is not None and sys.stdin.isatty() and self.err.isatty() and out is None
         try:
             with Interrupts(following, ask=ask, still=presenter.paused) as interrupts:
                 try:

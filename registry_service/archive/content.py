@@ -159,16 +159,28 @@ class _Stream:
 
 
 class VerifiedStream(_Stream):
-    """A whole member, hashed while it is read."""
+    """A member from its start, hashed while it is read. Who seeks gets bytes that are not
+    verified here: of an upload that goes on, the registry verifies the whole."""
 
     def __init__(self, file: ArchiveFile, member: Member, digest: Digest) -> None:
         self._digest = digest
         self._hasher = digest.hasher()
         self._size = member.size
+        self._whole = True
         super().__init__(file, member, 0, Cancellation())
+
+    def seek(self, offset: int, /) -> int:
+        self.offset = min(offset, self._size)
+        self._at += self.offset - (self._size - self._left)
+        self._left = self._size - self.offset
+        self._whole = not offset
+        self._hasher = self._digest.hasher()
+        return self.offset
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = super().readinto(buffer)
+        if not self._whole:
+            return count
         self._hasher.update(buffer[:count])
         if not self._left and not self._digest.matches(self._hasher):
             actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"

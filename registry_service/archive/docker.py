@@ -232,9 +232,7 @@ class _Reader:
         return member
 
 
-def _mismatch(
-    file: ArchiveFile, name: str, expected: str, actual: str
-) -> DigestMismatchError:
+def _mismatch(file: ArchiveFile, name: str, expected: str, actual: str) -> DigestMismatchError:
     error = DigestMismatchError(
         f"{file.path}: {name} should have the digest {expected} and has {actual}; "
         "the archive is damaged",

@@ -147,9 +147,9 @@ def _fill(fd: int, pieces: Iterable[bytes]) -> None:
 def _place(directory: int, beside: str, path: Path, force: bool) -> None:
     """A link is made only where nothing is, whoever else is at it."""
     if force:
-        os.rename(beside, path.name, src_dir_fd=directory, dst_dir_fd=directory)  # noqa: PTH104
+        os.rename(beside, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         return
     try:
-        os.link(beside, path.name, src_dir_fd=directory, dst_dir_fd=directory)  # noqa: PTH200
+        os.link(beside, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     except FileExistsError:
         raise _exists(path) from None

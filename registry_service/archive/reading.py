@@ -10,7 +10,6 @@ from ..errors import ArchiveError
 from ..observe import Observer
 from .content import Archive
 from .docker import MANIFEST, read_docker
-from .file import ArchiveFile
 from .oci import INDEX, LAYOUT, read_layout
 from .places import Places
 from .tar import Members

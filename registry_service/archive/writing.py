@@ -26,7 +26,7 @@ from ..store import REF_NAME, Content
 from .compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 from .docker import CONFIG_LIMIT, MANIFEST, OCI_CONFIG, OCI_LAYER, diff_ids, made
 from .oci import IMAGE_NAME, INDEX, LAYOUT, blob_name
-from .tar import BLOCK, end, header, padding
+from .tar import end, header, padding
 
 __all__ = ["Form", "Picked", "Plan", "plan"]
 
@@ -144,21 +144,18 @@ class _Planner:
 
     def layout(self, entries: Sequence[tuple[Descriptor, Reference]]) -> None:
         self.document(LAYOUT, {"imageLayoutVersion": "1.0.0"})
-        manifests = [
-            dataclasses.replace(
-                descriptor,
-                platform=None,
-                data=None,
-                annotations={IMAGE_NAME: str(name), REF_NAME: str(name)},
-            ).to_json()
-            for descriptor, name in entries
-        ]
+        manifests = []
+        for entry, name in entries:
+            known = _name_of(name, entry)
+            notes = {} if known is None else {IMAGE_NAME: str(known), REF_NAME: str(known)}
+            plain = dataclasses.replace(entry, platform=None, data=None, annotations=notes)
+            manifests.append(plain.to_json())
         self.document(INDEX, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
 
     def document(self, name: str, value: Any) -> None:
-        self.bytes(name, json.dumps(value, separators=(",", ":")).encode() + b"\n")
+        self.text(name, json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
-    def bytes(self, name: str, raw: bytes) -> None:
+    def text(self, name: str, raw: bytes) -> None:
         self.entries[name] = _Entry(size=len(raw), opener=lambda: iter([raw]))
 
     # docker
@@ -173,13 +170,13 @@ class _Planner:
             file = blob_name(config.digest)
             layers[file] = [blob_name(part.digest) for part in parts]
             names = tags.setdefault(file, [])
-            if image.name.tag is not None and image.name.digest is None:
-                names.append(str(image.name))
+            if image.name.tag is not None:
+                names.append(f"{image.name.name}:{image.name.tag}")
                 if parts:
                     tops.setdefault(image.name.name, {})[image.name.tag] = parts[-1].digest.hex
             raw = made(config, parts)
             manifest = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(raw), size=len(raw))
-            self.bytes(blob_name(manifest.digest), raw)
+            self.text(blob_name(manifest.digest), raw)
             found.append((manifest, image.name))
         self.layout(found)
         listed = [
@@ -257,6 +254,14 @@ class _Planner:
         return ArchiveError(
             f"{image.name} cannot be in a docker-archive: {why}; save it in the format 'oci'"
         )
+
+
+def _name_of(name: Reference, descriptor: Descriptor) -> Reference | None:
+    """The name under which the archive has that: a digest in it must be the image's own, which
+    it no longer is where one platform stands for its index, or layers are unpacked."""
+    if name.digest in (None, descriptor.digest):
+        return name
+    return None if name.tag is None else name.with_tag(name.tag)
 
 
 def _first(pieces: Iterator[bytes]) -> bytes:

@@ -6,6 +6,7 @@ transfer      pull, push
 images        images, inspect, tag
 repositories  catalog, referrers, delete, copy
 convert       convert
+archives      save, load
 login         login, logout
 own           the credentials that the user has already
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import click
 
+from .archives import load, save
 from .convert import convert
 from .images import images, inspect, tag
 from .login import login, logout
@@ -46,4 +48,6 @@ def commands() -> list[click.Command]:
         tag,
         registries,
         convert,
+        save,
+        load,
     ]

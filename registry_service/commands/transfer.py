@@ -9,6 +9,7 @@ import click
 from engine.cli.options import submit_options
 from engine.cli.session import Session, SubmitOptions
 
+from .archives import read_archive
 from .convert import FORMAT
 from .options import ALL_TAGS, PLATFORM, REFERRERS, access_options
 
@@ -48,6 +49,14 @@ def pull(
 @FORMAT
 @click.option("--foreign", is_flag=True, help="Send layers too that are fetched from elsewhere.")
 @REFERRERS
+@click.option(
+    "--from",
+    "source",
+    metavar="ARCHIVE",
+    callback=read_archive,
+    help="Send an image of an archive that the engine can read: docker-archive:PATH[:REF] or "
+    "oci-archive:PATH[:REF].",
+)
 @access_options
 @submit_options
 @click.pass_obj
@@ -58,6 +67,7 @@ def push(
     format: str | None,
     foreign: bool,
     referrers: bool,
+    source: str | None,
     access: dict[str, Any],
     submit: SubmitOptions,
 ) -> int:
@@ -68,5 +78,6 @@ def push(
         "format": format,
         "foreign": foreign or None,
         "referrers": referrers or None,
+        "from": source,
     }
     return session.submit("push", (image,), env, submit)

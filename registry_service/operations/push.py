@@ -19,7 +19,7 @@ from ..manifest import MANIFEST_LIMIT
 from ..observe import Observer, Settled
 from ..reference import Reference
 from ..session.v2 import V2Client
-from ..store import Store
+from ..store import Content, Store
 from .companions import is_listed, stored_companions
 from .content import ALL, Node, check_platform, find, held, platforms, tree
 from .convert import converted_tree
@@ -41,8 +41,11 @@ def push(
     referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
+    archived: tuple[Content, Descriptor] | None = None,
 ) -> Descriptor:
     """Send the image of that name; returns what the registry has under it now.
+
+    ``archived`` is content other than the store's, and what of it is sent.
 
     An index goes whole, with every part; ``platform`` sends the image of one platform in its
     place, of several an index of those. ``format`` sends it in Docker's or in OCI's, whatever
@@ -53,8 +56,9 @@ def push(
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
     """
-    whole = tree(store, find(store, reference))
-    _check_platform(store, reference, whole, platform)
+    content, found = archived or (store, find(store, reference))
+    whole = tree(content, found)
+    _check_platform(content, reference, whole, platform)
     node = select(whole, platform)
     if not foreign:
         node = without_foreign(node)
@@ -70,7 +74,7 @@ def push(
     remove = cancel.on_cancel(inner.cancel)
     try:
         with connect(inner) as client:
-            run = _Push(reference, client, store, inner, observer)
+            run = _Push(reference, client, store, content, inner, observer)
             sent = run.blobs(node, *(part for _, part in companions))
             for one, part in companions:
                 run.manifests(part, sent, one.locator)
@@ -96,7 +100,7 @@ def _formatted(
     return made
 
 
-def _check_platform(store: Store, reference: Reference, node: Node, platform: str) -> None:
+def _check_platform(store: Content, reference: Reference, node: Node, platform: str) -> None:
     """An image of one platform is not sent where another one was asked for by name."""
     manifest = node.manifest
     config = None if manifest is None or manifest.is_index else manifest.config
@@ -135,6 +139,7 @@ class _Push:
     reference: Reference
     client: V2Client
     store: Store
+    content: Content
     cancel: Cancellation
     observer: Observer
 
@@ -174,7 +179,7 @@ class _Push:
         self.client.put_blob(
             repository,
             descriptor,
-            lambda: self.store.open(descriptor.digest),
+            lambda: self.content.open(descriptor.digest),
             progress=self.observer.progress,
         )
         return "pushed"
@@ -224,7 +229,7 @@ class _Push:
         try:
             self.client.get_document(repository, descriptor)
         except RegistryHTTPError:
-            raw = self.store.read(digest, MANIFEST_LIMIT)
+            raw = self.content.read(digest, MANIFEST_LIMIT)
             try:
                 self.client.put_document(repository, digest, descriptor, raw)
                 state = "pushed"

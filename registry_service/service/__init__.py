@@ -6,6 +6,7 @@ transfer      pull, push
 images        images, inspect, tag
 repositories  catalog, referrers, delete, copy
 convert       convert
+archives      save, load
 
 Handlers translate and no more: from arguments and environment to values, from the library's
 callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
@@ -22,12 +23,13 @@ from typing import Any, Final
 
 from engine import Engine, Job, Status
 
+from ..archive import Places
 from ..errors import SettingsError
 from ..ledger import DiskLedger
 from ..operations.access import Registries
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
-from . import convert, images, registry, repositories, transfer
+from . import archives, convert, images, registry, repositories, transfer
 from .call import Entry, Handler, Shared, run
 
 __all__ = ["CERTS_DIRS", "JOBS", "Service"]
@@ -42,6 +44,7 @@ JOBS: Final[tuple[Entry, ...]] = (
     *images.JOBS,
     *convert.JOBS,
     *repositories.JOBS,
+    *archives.JOBS,
 )
 
 
@@ -57,6 +60,7 @@ class Service:
         """Register the jobs. Raises for settings that cannot be used, and a store likewise."""
         settings = dict(engine.settings)
         transfers = _transfers(settings.pop("transfers", 4))
+        places = _places(settings)
         registry_settings = _registry_settings(settings, engine.config_dir)
         store = ledger = None
         if engine.state_dir is not None:
@@ -64,7 +68,7 @@ class Service:
             store = Store(engine.state_dir / "images", ingest, workers=transfers)
             ledger = DiskLedger(ingest / "uploads")
         registries = Registries(registry_settings, ledger=ledger)
-        self._shared = Shared(registries=registries, store=store)
+        self._shared = Shared(registries=registries, store=store, places=places)
         for entry in JOBS:
             engine.register(entry.spec.name, partial(self._run, entry.handler), entry.spec)
         engine.on_shutdown(self.close)
@@ -98,7 +102,7 @@ def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> Re
     """The library's settings. Relative directories of certificates lie beside the
     configuration; where there is none, they are nowhere."""
     settings = RegistrySettings.from_mapping(
-        {"certs_dirs": CERTS_DIRS, **values}, others=("transfers",)
+        {"certs_dirs": CERTS_DIRS, **values}, others=("transfers", "load_dirs", "save_dirs")
     )
     base = None if config_dir is None else config_dir.absolute()
     placed = (path if base is None else base / path for path in settings.certs_dirs)
@@ -111,3 +115,20 @@ def _transfers(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
         raise SettingsError("transfers", "an integer from 1 to 64 is expected")
     return value
+
+
+def _places(settings: dict[str, Any]) -> Places:
+    """Where archives may be read and written; the keys are taken out of ``settings``.
+
+    Nowhere may one be written unless it is said where: to write a file wherever the engine can
+    is more than most who may submit a job should be able to do.
+    """
+    found = {}
+    for key, default in (("load_dirs", ["/"]), ("save_dirs", [])):
+        value = settings.pop(key, default)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+            raise SettingsError(key, "a list of directories is expected")
+        found[key] = tuple(map(Path, value))
+        if not all(path.is_absolute() for path in found[key]):
+            raise SettingsError(key, "absolute paths are expected")
+    return Places(readable=found["load_dirs"], writable=found["save_dirs"])

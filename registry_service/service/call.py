@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from engine import Argument, Column, ColumnType, Job, JobSpec, Option, OptionType, Status
 from engine.errors import UsageError
 
+from ..archive import Places
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
 from ..errors import SettingsError, StoreError
@@ -81,9 +82,17 @@ DESCRIPTORS: Final = (
 class Shared:
     """What the jobs of one engine share. Each is None on an engine that cannot have it."""
 
-    def __init__(self, *, registries: Registries | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        registries: Registries | None = None,
+        store: Store | None = None,
+        places: Places | None = None,
+    ) -> None:
         self._registries = registries
         self._store = store
+        #: Where the engine reads and writes archives.
+        self.places = places or Places()
 
     @property
     def store(self) -> Store:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from engine import Argument, JobSpec, Option, OptionType, Status
+from engine.errors import EnvError
 
+from ..operations.archives import ArchivePath, push_archive
 from ..operations.pull import pull as pull_image
 from ..operations.pull import pull_all_tags
 from ..operations.push import push as push_image
@@ -36,6 +38,23 @@ def pull(call: Call) -> Status:
 def push(call: Call) -> Status:
     """One row for each descriptor when it is settled, the image's own last."""
     reference = Reference.parse(call.job.args[0])
+    source = call.job.env.get("from")
+    if source:
+        if call.job.env.get_bool("referrers"):
+            raise EnvError("referrers", "they are in the store, and not in an archive")
+        push_archive(
+            ArchivePath.parse(source),
+            reference,
+            connect=lambda inner: call.client(reference, inner),
+            store=call.store,
+            platform=call.platform,
+            format=wanted_format(call),
+            foreign=call.job.env.get_bool("foreign"),
+            places=call.shared.places,
+            cancel=call.cancel,
+            observer=call.observer,
+        )
+        return Status.OK
     push_image(
         reference,
         connect=lambda inner: call.client(reference, inner),
@@ -85,6 +104,11 @@ JOBS: Final = (
                     type=OptionType.BOOLEAN,
                     default="false",
                     help="Send layers too that are fetched from elsewhere, by their URLs.",
+                ),
+                Option(
+                    name="from",
+                    help="Send an image of an archive instead: docker-archive:PATH[:REF] or "
+                    "oci-archive:PATH[:REF].",
                 ),
             ),
             columns=DESCRIPTORS,

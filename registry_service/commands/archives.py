@@ -128,6 +128,10 @@ def _replacing(name: str) -> Iterator[_Output]:
             os.fsync(raw.fileno())
         if made.whole:
             beside.replace(target)
+    except OSError as error:
+        if error.filename is None:  # of a write that failed nothing else is known
+            raise OSError(error.errno, error.strerror, name) from None
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

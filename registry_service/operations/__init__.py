@@ -9,6 +9,7 @@ copy delete   in registries, not through the store
 repositories  catalog, referrers
 schema1       images of schema 1 as OCI images
 convert       Docker's images as OCI's and the other way round
+archives      save, load, and push from an archive
 listing       tags, images, inspect, tag
 search login
 """

@@ -223,7 +223,7 @@ def config_of(store: Store, name: Reference) -> tuple[bytes, list[str]]:
     assert manifest.config is not None
     for layer in manifest.layers:
         with store.open(layer.digest) as file:
-            assert Digest.of(file.read()) == layer.digest
+            assert Digest.of(file.read(), layer.digest.algorithm) == layer.digest
     return store.read(manifest.config.digest), [one.digest.hex for one in manifest.layers]
 
 

@@ -37,6 +37,7 @@ from registry_service.digest import Digest
 from registry_service.errors import (
     ArchiveError,
     DigestMismatchError,
+    PlatformError,
     RegistryError,
     StoreError,
 )
@@ -226,6 +227,35 @@ def test_a_digest_stays_a_name_only_where_it_is_the_image_s(store: Store) -> Non
     assert "annotations" not in json.loads(found["index.json"])["manifests"][0]
     assert json.loads(found["manifest.json"])[0]["RepoTags"] is None
     assert "repositories" not in found
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_an_image_of_another_platform_than_was_asked_for_is_refused(
+    store: Store, form: Form
+) -> None:
+    keep(store, NAME, random_image(1, platform=OTHER))
+    save(store, NAME, form=form, platform=OTHER)
+    with pytest.raises(PlatformError, match=f"for {OTHER} only"):
+        save(store, NAME, form=form, platform=HERE)
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_digests_of_other_algorithms_are_kept_and_verified(
+    tmp_path: Path, store: Store, form: Form
+) -> None:
+    image = random_image(1, layers=1, platform=HERE)
+    source = MemorySource([image.config])
+    layer = source.add(image.layers[0], algorithm="sha512")
+    document = json.loads(image.manifest)
+    document["layers"][0]["digest"] = str(layer.digest)
+    for one in (source.add(image.config), layer):
+        store.ensure(one, source).wait()
+    store.tag(NAME, store.put(json.dumps(document).encode(), image.media_type))
+    (tmp_path / "x.tar").write_bytes(save(store, NAME, form=form))
+    with make_store(tmp_path / "two") as two:
+        load(two, tmp_path / "x.tar")
+        wanted = packed(image) if form is Form.DOCKER else [layer.digest.hex]
+        assert config_of(two, NAME) == (image.config, wanted)
 
 
 def test_what_is_no_image_is_no_docker_archive(store: Store) -> None:

@@ -176,6 +176,12 @@ def test_only_the_commands_read_a_user_s_own_files() -> None:
     assert all(within(name, "registry_service.commands") for name in users)
 
 
+def test_archives_know_no_registry() -> None:
+    among = [name for name in MODULES if within(name, "registry_service.archive")]
+    above = {"session", "transport", "endpoint", "auth", "operations", "service", "commands"}
+    assert users_of({f"registry_service.{name}" for name in above}, among) == {}
+
+
 def test_the_registry_for_tests_is_a_leaf() -> None:
     inside = [name for name in MODULES if within(name, "registry_service.testing")]
     outside = [name for name in MODULES if name not in inside]

@@ -21,6 +21,7 @@ from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
 from .content import ALL, Node, choose, find, platforms, tree
+from .pull import platform_of
 from .push import push
 
 __all__ = ["ArchivePath", "load", "push_archive", "save"]
@@ -85,6 +86,8 @@ def save(
         top = tree(store, find(store, reference))
         one = form is Form.DOCKER or platform not in ("", ALL)
         node = _single(reference, top, platform) if one else top
+        if one:
+            _check_platform(store, reference, node, platform)
         picked.append(_pick(reference, node, observer))
     return plan(picked, form, content=store, cancel=cancel, observer=observer)
 
@@ -102,6 +105,16 @@ def _single(reference: Reference, node: Node, platform: str) -> Node:
             )
         node = part
     return node
+
+
+def _check_platform(store: Store, reference: Reference, node: Node, platform: str) -> None:
+    """An image of one platform is refused where another one was asked for by name."""
+    config = None if node.manifest is None else node.manifest.config
+    if not platform or config is None or not store.has(config.digest, config.size):
+        return
+    has = platform_of(store.read(config.digest))
+    if has is not None and not Platform.parse(platform).matches(has):
+        raise PlatformError(f"{reference} is for {has} only, not for {platform}")
 
 
 def _pick(reference: Reference, node: Node, observer: Observer) -> Picked:

@@ -41,6 +41,7 @@ from registry_service.errors import (
     RegistryError,
     StoreError,
 )
+from registry_service.manifest import Manifest
 from registry_service.observe import Observer
 from registry_service.reference import Reference
 from registry_service.store import MemorySource, Store
@@ -191,9 +192,26 @@ def test_of_an_index_a_docker_archive_has_one_platform(store: Store) -> None:
         found = members(save(store, NAME, form=Form.DOCKER, platform=platform))
         (listed,) = json.loads(found["manifest.json"])
         assert found[listed["Config"]] == index.images[wanted].config
-    with pytest.raises(ArchiveError, match="'oci' has all") as caught:
-        save(store, NAME, form=Form.DOCKER, platform="all")
-    assert caught.value.status == 2
+    for several in ("all", f"{HERE},{OTHER}"):
+        with pytest.raises(ArchiveError, match="'oci' has all") as caught:
+            save(store, NAME, form=Form.DOCKER, platform=several)
+        assert caught.value.status == 2
+
+
+def test_several_platforms_are_saved_as_an_index_of_those(tmp_path: Path, store: Store) -> None:
+    index = random_index(1, platforms=[HERE, OTHER, "linux/arm/v7"])
+    keep(store, NAME, index, parts=2)
+    content = save(store, NAME, form=Form.OCI, platform=f"{HERE},{OTHER}")
+    (tmp_path / "x.tar").write_bytes(content)
+    with make_store(tmp_path / "two") as two:
+        load(two, tmp_path / "x.tar")
+        found = two.resolve(NAME)
+        assert found is not None
+        manifest = Manifest.parse(two.read(found.digest), found.media_type, found.digest)
+        parts = [str(one.digest) for one in manifest.manifests]
+        assert parts == [one.digest for one in index.images[:2]]
+    with pytest.raises(PlatformError, match="does not have all"):
+        save(store, NAME, form=Form.OCI, platform=f"{HERE},linux/arm/v7")
 
 
 def test_of_an_index_an_oci_archive_has_what_the_store_has(tmp_path: Path, store: Store) -> None:

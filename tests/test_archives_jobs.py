@@ -17,7 +17,8 @@ from support_archives import (
     swapped,
     write_tar,
 )
-from test_service import HERE, Bench
+from support_service import Bench
+from test_service import HERE
 
 from engine import Status
 from registry_service.archive import Form

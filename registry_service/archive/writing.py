@@ -42,10 +42,12 @@ class Form(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Picked:
-    """An image that goes into an archive: ``parts`` are all that it is made of, itself too."""
+    """An image that goes into an archive, with its manifest, which need not be in the store:
+    it may be an index of chosen platforms. ``parts`` are all that it is made of, itself too."""
 
     name: Reference
     descriptor: Descriptor
+    manifest: Manifest
     parts: tuple[Descriptor, ...]
 
 
@@ -136,6 +138,7 @@ class _Planner:
         for image in images:
             for part in image.parts:
                 self.blob(part)
+            self.text(blob_name(image.manifest.digest), image.manifest.raw)
         self.layout([(image.descriptor, image.name) for image in images])
 
     def blob(self, part: Descriptor) -> None:
@@ -189,8 +192,7 @@ class _Planner:
 
     def parts(self, image: Picked) -> tuple[Descriptor, list[Descriptor]]:
         """The configuration and the layers, uncompressed, as the archive has them."""
-        raw = self._content.read(image.descriptor.digest)
-        manifest = Manifest.parse(raw, image.descriptor.media_type, image.descriptor.digest)
+        manifest = image.manifest
         if manifest.config is None:
             raise self.no_image(image, "it has no configuration")
         config = dataclasses.replace(manifest.config, media_type=OCI_CONFIG, data=None)

@@ -14,15 +14,21 @@ from ..cancel import Cancellation
 from ..convert import Format
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import ArchiveError, InvalidReferenceError, PlatformError, StoreError
+from ..errors import (
+    ArchiveError,
+    InvalidReferenceError,
+    ManifestError,
+    PlatformError,
+    StoreError,
+)
 from ..observe import Observer, Settled
 from ..platform import Platform
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Store
-from .content import ALL, Node, choose, find, platforms, tree
-from .pull import platform_of
+from .content import ALL, Node, check_platform, find, platforms, tree
 from .push import push
+from .selection import select
 
 __all__ = ["ArchivePath", "load", "push_archive", "save"]
 
@@ -72,10 +78,10 @@ def save(
 
     A docker-archive has of an index the image of ``platform``, or of this machine's. An OCI
     archive keeps an index, with those of its platforms that the store has; ``platform`` saves
-    one image in its place. Raises `StoreError`, `PlatformError`, `ArchiveError`,
-    `DigestMismatchError`.
+    one image in its place, of several an index of those. Raises `StoreError`, `PlatformError`,
+    `ArchiveError`, `DigestMismatchError`.
     """
-    if form is Form.DOCKER and platform == ALL:
+    if form is Form.DOCKER and (platform == ALL or "," in platform):
         raise ArchiveError(
             "a docker-archive has one platform of an image; the format 'oci' has all of them",
             status=_USAGE,
@@ -84,37 +90,39 @@ def save(
     for reference in dict.fromkeys(references):
         cancel.check()
         top = tree(store, find(store, reference))
-        one = form is Form.DOCKER or platform not in ("", ALL)
-        node = _single(reference, top, platform) if one else top
-        if one:
+        node = top
+        if form is Form.DOCKER or platform not in ("", ALL):
+            node = _chosen(reference, top, platform)
             _check_platform(store, reference, node, platform)
         picked.append(_pick(reference, node, observer))
     return plan(picked, form, content=store, cancel=cancel, observer=observer)
 
 
-def _single(reference: Reference, node: Node, platform: str) -> Node:
-    """The image of one platform. Raises `PlatformError`, which names what is there."""
+def _chosen(reference: Reference, node: Node, platform: str) -> Node:
+    """The image of one platform, this machine's without a wish; of several an index of those.
+
+    Raises `PlatformError`, which names what is there.
+    """
+    wanted = platform or str(Platform.here())
     while node.manifest is not None and node.manifest.is_index:
-        (chosen,) = choose(node.manifest, platform)
-        part = next(one for one in node.children if one.descriptor.digest == chosen.digest)
+        part = select(node, wanted)
         if not part.complete:
-            wanted = platform or str(Platform.here())
             there = platforms([one.descriptor for one in node.children if one.complete])
             raise PlatformError(
                 f"the store does not have all of {reference} for {wanted}; it has {there}"
             )
+        if "," in wanted or part is node:
+            return part
         node = part
     return node
 
 
 def _check_platform(store: Store, reference: Reference, node: Node, platform: str) -> None:
-    """An image of one platform is refused where another one was asked for by name."""
-    config = None if node.manifest is None else node.manifest.config
-    if not platform or config is None or not store.has(config.digest, config.size):
-        return
-    has = platform_of(store.read(config.digest))
-    if has is not None and not Platform.parse(platform).matches(has):
-        raise PlatformError(f"{reference} is for {has} only, not for {platform}")
+    """An image of one platform is not saved where another one was asked for by name."""
+    manifest = node.manifest
+    config = None if manifest is None or manifest.is_index else manifest.config
+    if platform and config is not None and store.has(config.digest, config.size):
+        check_platform(store, reference, config, platform)
 
 
 def _pick(reference: Reference, node: Node, observer: Observer) -> Picked:
@@ -128,7 +136,9 @@ def _pick(reference: Reference, node: Node, observer: Observer) -> Picked:
             f"{reference}: {len(absent)} of {len(node.children)} parts of the index are not in "
             f"the store, and so not in the archive ({platforms(absent)})",
         )
-    return Picked(name=reference, descriptor=node.descriptor, parts=parts)
+    if node.manifest is None:
+        raise ManifestError(f"{reference} names {node.descriptor.media_type}, which is no manifest")
+    return Picked(name=reference, descriptor=node.descriptor, manifest=node.manifest, parts=parts)
 
 
 def _whole(node: Node, where: str) -> Node:

@@ -174,9 +174,7 @@ def choose(manifest: Manifest, wanted: str) -> tuple[Descriptor, ...]:
     return tuple(parts[place] for place in sorted(chosen))
 
 
-def check_platform(
-    store: Content, reference: Reference, config: Descriptor, wanted: str
-) -> None:
+def check_platform(store: Content, reference: Reference, config: Descriptor, wanted: str) -> None:
     """Refuse an image of one platform where another one was asked for by name.
 
     ``config`` is in the store. Raises `PlatformError`; not for an artifact, which has none.

@@ -250,7 +250,7 @@ class _Load:
     def name(self) -> None:
         """The names, last; the image's own row with each."""
         for name in self._image.names:
-            self._store.tag(str(name), self._image.descriptor)
+            self._store.tag(str(name), self._image.descriptor, cancel=self._cancel)
             self._tell(name, self._image.descriptor, self._states[self._image.descriptor.digest])
 
     def _blobs(self, descriptors: Sequence[Descriptor]) -> None:

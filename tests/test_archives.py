@@ -95,7 +95,8 @@ def test_an_oci_archive_keeps_every_digest(image: Image | ImageIndex, more: Imag
             content = save(one, NAME, second, form=Form.OCI)
             (root / "x.tar").write_bytes(content)
             rows = load(two, root / "x.tar")
-            assert {row.state for row in rows} == {"loaded"}
+            # what the two images share is there when the second comes
+            assert {row.state for row in rows} <= {"loaded", "exists"}
             assert two.references() == one.references()
             assert blobs(root / "two") == blobs(root / "one")
             assert save(two, NAME, second, form=Form.OCI) == content

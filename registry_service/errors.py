@@ -25,6 +25,7 @@
     ├── ConnectionBrokenError            the connection ended before the answer did
     │   └── RegistryTimeoutError         the server was silent for longer than is allowed
     ├── UnreachableRegistryError         no registry answers at the host
+    │   ├── ProxyError                   the proxy on the way to it does not let through
     │   └── TLSError                     the TLS connection cannot be made or trusted
     └── CancelledError                   the caller cancelled (130)
 
@@ -59,6 +60,7 @@ __all__ = [
     "ManifestError",
     "PlatformError",
     "ProtocolError",
+    "ProxyError",
     "RegistryError",
     "RegistryHTTPError",
     "RegistryTimeoutError",
@@ -183,15 +185,18 @@ class DiskFullError(StoreError):
 
 
 class SettingsError(RegistryError):
-    """A value of the configuration that cannot be used. ``key`` names it. The status is that
-    of a program that is started with it; in a job it is that of an error."""
+    """A value of the configuration that cannot be used. ``key`` names it; ``file`` is the file
+    that it stands in, where that is one of the library's own. The status is that of a program
+    that is started with it; in a job it is that of an error."""
 
     code = "configuration"
     status = _USAGE
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+    def __init__(self, key: str, problem: str, *, file: str = "") -> None:
+        super().__init__(": ".join(part for part in (file, key, problem) if part))
         self.key = key
+        self.problem = problem
+        self.file = file
 
 
 class CredentialsError(RegistryError):
@@ -331,6 +336,13 @@ class UnreachableRegistryError(RegistryError):
         super().__init__(message)
         self.host = host
         self.tried = tuple(tried)
+
+
+class ProxyError(UnreachableRegistryError):
+    """The proxy cannot be reached, or does not let the request through. No text shows its
+    credentials."""
+
+    code = "proxy"
 
 
 class TLSError(UnreachableRegistryError):

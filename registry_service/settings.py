@@ -9,8 +9,10 @@ from typing import Any
 
 from .constants import INDEXSERVER
 from .errors import SettingsError
+from .hostrules import HostTable
 from .hosts import is_loopback, join_host_port, origin, split_host_port
 from .manifest import MANIFEST_LIMIT
+from .proxies import Proxies, Proxy
 
 __all__ = ["DEFAULT_CERTS_DIRS", "RegistrySettings"]
 
@@ -35,6 +37,8 @@ class RegistrySettings:
     - ``manifest_limit``: the largest manifest that is accepted.
     - ``upload_chunk``: a larger blob is sent in parts of that size; smaller ones where a registry
       takes no such part.
+    - ``hosts``: what holds for single hosts; ``proxies``: what the environment says. Neither
+      is a key of a section: the edge puts them in.
     """
 
     insecure_hosts: tuple[str, ...] = ()
@@ -50,6 +54,8 @@ class RegistrySettings:
     index_server: str = INDEXSERVER
     manifest_limit: int = 4 * 1024 * 1024
     upload_chunk: int = 256 * 1024 * 1024
+    hosts: HostTable = dataclasses.field(default_factory=HostTable)
+    proxies: Proxies = dataclasses.field(default_factory=Proxies)
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -74,9 +80,17 @@ class RegistrySettings:
 
     def may_be_insecure(self, host: str, port: int | None) -> bool:
         """Whether plain http may be spoken with ``host``."""
-        if is_loopback(host):
+        if is_loopback(host) or self.hosts.of(host, port).insecure:
             return True
         return host in self.insecure_hosts or join_host_port(host, port) in self.insecure_hosts
+
+    def own_certs_dirs(self, host: str, port: int) -> tuple[Path, ...]:
+        """Directories with certificates for that host alone."""
+        return self.hosts.of(host, port).certs_dirs
+
+    def proxy(self, scheme: str, host: str, port: int) -> Proxy | None:
+        """The proxy that a request goes through, None for none."""
+        return self.hosts.proxy(self.proxies, scheme, host, port)
 
     @classmethod
     def from_mapping(

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import certifi
@@ -52,8 +52,10 @@ class HostCertificates:
     stamp: tuple[tuple[str, int], ...] = ()
 
 
-def find_certificates(dirs: Sequence[Path], host: str, port: int) -> HostCertificates:
-    """The certificates for ``host`` under the roots ``dirs``.
+def find_certificates(
+    dirs: Sequence[Path], host: str, port: int, own: Sequence[Path] = ()
+) -> HostCertificates:
+    """The certificates for ``host`` in the directories ``own``, and under the roots ``dirs``.
 
     A directory with the port counts for that port, one without it for 443 only, as in
     references. Raises `SettingsError` for half a pair and for a directory that cannot be read.
@@ -64,7 +66,7 @@ def find_certificates(dirs: Sequence[Path], host: str, port: int) -> HostCertifi
     roots: list[Path] = []
     clients: list[tuple[Path, Path]] = []
     stamp: list[tuple[str, int]] = []
-    for directory in (root / name for root in dirs for name in names):
+    for directory in (*own, *(root / name for root in dirs for name in names)):
         try:
             files = sorted(directory.iterdir())
             stamp.extend((str(file), file.stat().st_mtime_ns) for file in files)
@@ -91,13 +93,20 @@ def find_certificates(dirs: Sequence[Path], host: str, port: int) -> HostCertifi
 
 
 class TLSContexts:
-    """One context for each host, made again when its certificate files change.
+    """One context for each host, made again when its certificate files change. ``own`` says
+    which directories are for a host alone.
 
     Thread-safe: one lock guards the table. A context that is in use is never changed.
     """
 
-    def __init__(self, dirs: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        dirs: Sequence[Path],
+        *,
+        own: Callable[[str, int], Sequence[Path]] = lambda host, port: (),
+    ) -> None:
         self._dirs = tuple(dirs)
+        self._own = own
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._common: ssl.SSLContext | None = None
@@ -119,7 +128,7 @@ class TLSContexts:
 
     def get(self, host: str, port: int) -> ssl.SSLContext:
         """The context for ``host``. Raises `SettingsError` for files that cannot be used."""
-        found = find_certificates(self._dirs, host, port)
+        found = find_certificates(self._dirs, host, port, self._own(host, port))
         with self._lock:
             if not found.stamp:
                 return self._roots()

@@ -7,6 +7,8 @@ body         what is sent, as a stream that can be opened again
 head         the status line and the fields of what comes back
 response     what comes back, as a stream
 retry        when to try again: decisions only
+pacing       how much one host is asked for at a time: decisions only
+gate         one gate for each host, which all jobs go through
 client       `Transport`, which puts them together
 """
 

@@ -14,7 +14,7 @@ import urllib3.exceptions
 
 from ..cancel import Cancellation
 from ..constants import TimeoutType
-from ..errors import ProtocolError, RegistryError, show_url
+from ..errors import ProtocolError, ProxyError, RegistryError, show_url
 from ..hosts import origin
 from ..observe import Observer
 from ..settings import RegistrySettings
@@ -22,6 +22,7 @@ from ..urls import follow
 from .body import Body
 from .connection import Adapter
 from .exchange import Exchange, current_exchange
+from .gate import Clock, Gate, Gates
 from .resolver import Resolver
 from .response import Response, translate
 from .retry import RetryPolicy
@@ -61,8 +62,11 @@ class Transport:
     every request under way. It keeps no cookies, reads no ``.netrc`` and no environment, and
     sends credentials only where a caller puts them, and never on to another origin.
 
+    What goes to one host goes through one gate, so that limits, and a server's wish to be left
+    alone, hold for all jobs together.
+
     One lock guards the set of exchanges under way. ``sleep`` (a wait that a cancellation
-    ends) and ``dice`` are for tests.
+    ends), ``clock`` (the gates') and ``dice`` are for tests.
     """
 
     def __init__(
@@ -70,11 +74,13 @@ class Transport:
         settings: RegistrySettings | None = None,
         *,
         sleep: Callable[[float, Cancellation], object] | None = None,
+        clock: Clock | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings or RegistrySettings()
         self._adapter = Adapter(self.settings)
         self._resolver = Resolver()
+        self._gates = Gates(self.settings.hosts, clock=clock, dice=dice)
         self._sleep = sleep or (lambda seconds, cancel: cancel.wait(seconds))
         self._dice = dice
         self._lock = threading.Lock()
@@ -103,6 +109,7 @@ class Transport:
         with self._lock:
             self._closed = True
             exchanges = list(self._exchanges)
+        self._gates.close()
         for exchange in exchanges:
             exchange.interrupt()
         self._adapter.close()
@@ -185,16 +192,23 @@ class Transport:
         observer: Observer,
     ) -> Response:
         attempt = 0
+        served = 0.0
+        gate = self._gate(request)
         while True:
             wait: float | None
             try:
-                response = self._send(request, cancel)
+                if gate is not None:
+                    gate.enter(cancel, observer.log, served=served)
+                response = self._send(request, gate, cancel, observer)
             except RegistryError as error:
                 wait = policy.after_error(attempt, error, idempotent=idempotent, dice=self._dice())
                 if wait is None or probe:
                     raise
                 why = str(error)
             else:
+                asked = response.retry_after if response.status in (429, 503) else None
+                if gate is not None and asked is not None:
+                    served = gate.hold_off(min(asked, policy.longest))
                 wait = policy.after_status(
                     attempt,
                     response.status,
@@ -212,8 +226,21 @@ class Transport:
             self._sleep(wait, cancel)
             cancel.check()
 
-    def _send(self, request: _Request, cancel: Cancellation) -> Response:
+    def _gate(self, request: _Request) -> Gate | None:
+        """The gate of the request's host; None for a URL that will be refused."""
+        try:
+            _, host, port = origin(request.url)
+        except ValueError:
+            return None
+        return self._gates.of(host, port)
+
+    def _send(
+        self, request: _Request, gate: Gate | None, cancel: Cancellation, observer: Observer
+    ) -> Response:
         cancel.check()
+        lease = None if gate is None else gate.lease(observer.log)
+        if lease is not None and request.method == "GET":
+            lease.before(cancel)
         exchange = Exchange(
             resolver=self._resolver,
             cancel=cancel,
@@ -221,11 +248,14 @@ class Transport:
             total=request.total,
             certs_dirs=self.settings.certs_dirs,
             ended=self._forget,
+            lease=lease,
         )
         token = current_exchange.set(exchange)
         try:
             self._remember(exchange)
             raw = self._exchange(request, exchange)
+            if raw.status == 407:
+                raise _proxy_login(request, raw)
             return Response(raw, method=request.method, url=request.url, exchange=exchange)
         except BaseException:
             exchange.end()
@@ -240,6 +270,8 @@ class Transport:
             headers["Content-Length"] = str(request.body.length)
             if request.body.length:
                 blocks = request.body.blocks(exchange.cancel)
+                if exchange.lease is not None:
+                    blocks = exchange.lease.pace(blocks, exchange.cancel)
         try:
             return self._adapter.exchange(
                 request.method,
@@ -268,8 +300,21 @@ class Transport:
             self._exchanges.add(exchange)
 
     def _forget(self, exchange: Exchange) -> None:
+        if exchange.lease is not None:
+            exchange.lease.end()
         with self._lock:
             self._exchanges.discard(exchange)
+
+
+def _proxy_login(request: _Request, raw: urllib3.HTTPResponse) -> ProxyError:
+    raw.close()
+    raw.release_conn()
+    error = ProxyError(
+        f"{request.method} {show_url(request.url)}: the proxy asks for credentials, or refuses "
+        "those that it was given (407); they stand in the proxy's URL"
+    )
+    error.retryable = False
+    return error
 
 
 def _redirected(

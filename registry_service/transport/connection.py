@@ -10,6 +10,7 @@ import http.client
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,13 @@ import urllib3.connection
 import urllib3.connectionpool
 from urllib3.util import parse_url
 
-from ..errors import TLSError, UnreachableRegistryError
+from ..errors import ProxyError, TLSError, UnreachableRegistryError
 from ..hosts import join_host_port
+from ..proxies import Proxy
 from ..settings import RegistrySettings
 from ..tls import TLSContexts, tls_error
 from .exchange import current_exchange
-from .head import framing, read_head
+from .head import Head, framing, read_head
 
 __all__ = ["BLOCK", "Adapter"]
 
@@ -63,9 +65,15 @@ class _Attached(urllib3.connection.HTTPConnection):
     response_class = _Answer
 
     def _new_conn(self) -> Any:  # the type is urllib3's business
-        return current_exchange.get().connect(
-            self._dns_host, self.port, _seconds(self.timeout, 60.0)
-        )
+        seconds = _seconds(self.timeout, 60.0)
+        try:
+            return current_exchange.get().connect(self._dns_host, self.port, seconds)
+        except UnreachableRegistryError as error:
+            if self.proxy is None:
+                raise
+            failure = ProxyError(f"the proxy cannot be reached: {error}", host=error.host)
+            failure.retryable = error.retryable
+            raise failure from error
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         exchange = current_exchange.get()
@@ -106,13 +114,50 @@ class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
         except ssl.SSLError as error:
             exchange = current_exchange.get()
             exchange.check()
-            raise tls_error(
-                error, host=self.host, port=self.port, dirs=exchange.certs_dirs
-            ) from error
+            host, port = self._server()
+            raise tls_error(error, host=host, port=port, dirs=exchange.certs_dirs) from error
         except OSError as error:
             current_exchange.get().check()
-            where = join_host_port(self.host, self.port)
-            raise _handshake_failure(where, error) from error
+            raise _handshake_failure(join_host_port(*self._server()), error) from error
+
+    def _server(self) -> tuple[str, int]:
+        """Whom TLS is spoken with, whether through a proxy or not."""
+        if self._tunnel_host is None:
+            return self.host, self.port
+        return self._tunnel_host.strip("[]"), self._tunnel_port or _PORTS["https"]
+
+    def _tunnel(self) -> None:
+        """Have the proxy connect us on (RFC 9110, section 9.3.6).
+
+        Not http.client's own, which speaks HTTP/1.0 and has one error for everything.
+        """
+        proxy, where = join_host_port(self.host, self.port), join_host_port(*self._server())
+        own: Mapping[str, str] = getattr(self, "_tunnel_headers", {})
+        fields = {"Host": where, **own}
+        lines = [f"CONNECT {where} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields)]
+        try:
+            self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            with self.sock.makefile("rb") as answer:
+                head = read_head(answer)
+        except (OSError, http.client.HTTPException) as error:
+            current_exchange.get().check()
+            said = "was silent for too long" if isinstance(error, TimeoutError) else "hung up"
+            raise ProxyError(
+                f"{where}: the proxy {proxy} {said} when asked for a connection", host=where
+            ) from error
+        if not 200 <= head.status < 300:
+            raise _tunnel_refused(head, proxy, where)
+
+
+def _tunnel_refused(head: Head, proxy: str, where: str) -> ProxyError:
+    reason = "".join(c for c in head.reason[:80] if c.isprintable())
+    hint = "; its credentials stand in the proxy's URL" if head.status == 407 else ""
+    error = ProxyError(
+        f"{where}: the proxy {proxy} makes no connection ({head.status} {reason}){hint}",
+        host=where,
+    )
+    error.retryable = head.status in (429, 502, 503, 504)
+    return error
 
 
 def _handshake_failure(where: str, error: OSError) -> UnreachableRegistryError:
@@ -143,7 +188,10 @@ class Adapter(requests.adapters.HTTPAdapter):
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
-        self._contexts = TLSContexts(settings.certs_dirs)
+        self._settings = settings
+        self._contexts = TLSContexts(settings.certs_dirs, own=settings.own_certs_dirs)
+        self._lock = threading.Lock()  # guards the table of what goes through proxies
+        self._proxied: dict[Proxy, urllib3.ProxyManager] = {}
         super().__init__(pool_connections=64, pool_maxsize=settings.connections_per_host)
 
     def init_poolmanager(
@@ -185,10 +233,16 @@ class Adapter(requests.adapters.HTTPAdapter):
             raise ValueError("not an http or https URL")
         port = target.port or _PORTS[scheme]
         tls = {"ssl_context": self._contexts.get(host, port)} if scheme == "https" else {}
-        pool = self.poolmanager.connection_from_host(host, port, scheme, pool_kwargs=tls)
+        proxy = self._settings.proxy(scheme, host, port)
+        pools: urllib3.PoolManager = self.poolmanager if proxy is None else self._through(proxy)
+        where = target.request_uri
+        if proxy is not None and scheme == "http":
+            where = f"http://{join_host_port(host, target.port)}{where}"
+            headers = {"Host": join_host_port(host, target.port), **headers}
+        pool = pools.connection_from_host(host, port, scheme, pool_kwargs=tls)
         response = pool.urlopen(
             method,
-            target.request_uri,
+            where,
             body=body,
             headers=headers,
             retries=_ONCE,
@@ -201,6 +255,28 @@ class Adapter(requests.adapters.HTTPAdapter):
         if not isinstance(response, urllib3.HTTPResponse):
             raise TypeError("urllib3 gave a response of another kind")
         return response
+
+    def close(self) -> None:
+        with self._lock:
+            managers = list(self._proxied.values())
+        for manager in managers:
+            manager.clear()
+        super().close()
+
+    def _through(self, proxy: Proxy) -> urllib3.PoolManager:
+        """The pools of what goes through ``proxy``."""
+        with self._lock:
+            manager = self._proxied.get(proxy)
+            if manager is None:
+                manager = self._proxied[proxy] = urllib3.ProxyManager(
+                    str(proxy),
+                    num_pools=64,
+                    proxy_headers=proxy.headers,
+                    maxsize=self._settings.connections_per_host,
+                    blocksize=BLOCK,
+                )
+                manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+            return manager
 
 
 def _seconds(value: Any, default: float) -> float:

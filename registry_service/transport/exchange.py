@@ -15,6 +15,7 @@ from pathlib import Path
 from ..cancel import Cancellation
 from ..errors import CancelledError, RegistryTimeoutError, UnreachableRegistryError
 from ..hosts import join_host_port
+from .gate import Lease
 from .resolver import Address, Resolver
 
 __all__ = ["Exchange", "current_exchange"]
@@ -43,9 +44,11 @@ class Exchange:
         total: float | None = None,
         certs_dirs: Sequence[Path] = (),
         ended: Callable[[Exchange], object] = lambda exchange: None,
+        lease: Lease | None = None,
     ) -> None:
         self.cancel = cancel
         self.send_timeout = send_timeout
+        self.lease = lease  # the request's share of its host's limits; None without any
         self.certs_dirs = certs_dirs  # for errors, which say where a certificate belongs
         self.expired = False
         self.ended = False

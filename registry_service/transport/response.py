@@ -24,6 +24,7 @@ from ..errors import (
 from ..hosts import origin
 from ..tls import tls_error
 from .exchange import Exchange
+from .gate import Lease
 from .retry import parse_retry_after
 
 __all__ = ["Response", "translate"]
@@ -105,6 +106,9 @@ class Response:
         """
         if self._exchange.ended or not len(buffer):
             return 0
+        lease = self._exchange.lease
+        if lease is not None:
+            buffer = self._granted(lease, buffer)
         try:
             count = self._read(buffer)
         except _FAILURES as error:
@@ -114,6 +118,8 @@ class Response:
         self.count += count
         wire = self._wire
         ended = count == 0 if wire is None else wire.isclosed()
+        if lease is not None and count:
+            self._pay(lease, count)
         if ended or count == 0:
             self._finish()
         return count
@@ -168,6 +174,21 @@ class Response:
             return ()
         finally:
             self.close()
+
+    def _granted(self, lease: Lease, buffer: memoryview) -> memoryview:
+        """As much of the buffer as may be filled now, after a wait for that."""
+        try:
+            return buffer[: lease.before(self._exchange.cancel)]
+        except RegistryError:
+            self.close()
+            raise
+
+    def _pay(self, lease: Lease, count: int) -> None:
+        try:
+            lease.after(count, self._exchange.cancel)
+        except RegistryError:
+            self.close()
+            raise
 
     def _read(self, buffer: memoryview) -> int:
         if self._wire is not None:

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, file = configuration()
         logs.configure(level=config.log.level, format=config.log.format, stream=sys.stderr)
         if options.check:
-            check(config, config.state_dir(environ, os.getuid()).absolute(), file)
+            check(config, config.state_dir(environ, os.getuid()).absolute(), file, environ)
             print(f"engined: {file or 'the defaults'}: the configuration can be used")
             return 0
         os.umask(0o077)
@@ -83,9 +83,18 @@ class Daemon:
     ``start`` accepts clients; ``stop`` ends in order and may be hastened from another thread.
     """
 
-    def __init__(self, config: Config, *, state_dir: Path, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        state_dir: Path,
+        file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
-        self.engine = Engine(state_dir=state_dir, config_dir=(file or DEFAULT_FILE).parent)
+        self.engine = Engine(
+            state_dir=state_dir, config_dir=(file or DEFAULT_FILE).parent, environ=environ
+        )
         try:
             install_services(self.engine, config, file)
             self._executor = LocalExecutor(config.queues, ageing=config.engine.priority_ageing)
@@ -152,12 +161,17 @@ class Daemon:
         self._dispatcher.hasten()
 
 
-def check(config: Config, state_dir: Path, file: Path | None = None) -> None:
+def check(
+    config: Config,
+    state_dir: Path,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> None:
     """Whether the configuration can be used, its endpoints and its services' sections too.
     Raises `EngineError`. Nothing is made in the state directory."""
     for endpoint in config.listen(state_dir):
         check_allowed(Endpoint.parse(endpoint), open_tcp=config.security.open_tcp)
-    engine = Engine()
+    engine = Engine(config_dir=(file or DEFAULT_FILE).parent, environ=environ)
     try:
         install_services(engine, config, file)
         server_settings(config)
@@ -202,10 +216,13 @@ def install_services(engine: Engine, config: Config, file: Path | None = None) -
 
 def _wrong_settings(name: str, error: InstallError, file: Path | None) -> ConfigError | None:
     """What a service says of its section, with the file and the section in front: an error
-    with the status of wrong usage, and perhaps the ``key`` that its message begins with."""
+    with the status of wrong usage, and perhaps the ``key`` that its message begins with. One
+    that names a ``file`` itself stays as it is."""
     cause = error.__cause__
     if getattr(cause, "status", None) != Status.USAGE:
         return None
+    if getattr(cause, "file", ""):
+        return ConfigError(str(cause))
     mark = "." if str(cause).startswith(f"{getattr(cause, 'key', None)}: ") else ": "
     return ConfigError(f"{file or 'configuration'}: service.{name}{mark}{cause}")
 
@@ -318,7 +335,7 @@ def _run(
     environ: Mapping[str, str],
 ) -> int:
     config = fit_open_files(config)
-    daemon = Daemon(config, state_dir=state_dir, file=file)
+    daemon = Daemon(config, state_dir=state_dir, file=file, environ=environ)
     endpoints = daemon.start()
     with contextlib.suppress(OSError):  # who started the daemon need not listen to it
         print("engined ready", *endpoints, flush=True)

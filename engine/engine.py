@@ -54,7 +54,8 @@ class Engine:
     """Holds handlers by name and makes jobs of them. Thread-safe.
 
     ``state_dir`` is where services may keep what outlives the process (None: nowhere), and
-    ``config_dir`` where the configuration lies, for what lies beside it.
+    ``config_dir`` where the configuration lies, for what lies beside it. ``environ`` is the
+    environment as far as services may go by it: an engine outside a daemon has none.
 
     >>> engine = Engine()
     >>> engine.register("greet", lambda job: job.write(f"hello {job.args[0]}"))
@@ -63,9 +64,16 @@ class Engine:
     (0, 'hello world')
     """
 
-    def __init__(self, *, state_dir: Path | None = None, config_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        state_dir: Path | None = None,
+        config_dir: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.state_dir = state_dir
         self.config_dir = config_dir
+        self.environ: Mapping[str, str] = dict(environ or {})
         self.started = time.time()
         self._mutex = threading.Lock()
         self._handlers: dict[str, Registration] = {}

@@ -13,10 +13,20 @@ from ..capabilities import CapabilityTable
 from ..constants import APIVersion
 from ..credentials import AuthConfig
 from ..endpoint import Endpoint
-from ..errors import InvalidReferenceError, RegistryError, UnreachableRegistryError
+from ..errors import (
+    InvalidReferenceError,
+    RegistryError,
+    SettingsError,
+    UnreachableRegistryError,
+)
+from ..hostfile import own_credentials
+from ..hostrules import Mirror
 from ..hosts import registry_host
 from ..ledger import Ledger
 from ..observe import Observer
+from ..session.breaker import Breakers
+from ..session.mirrors import Mirrored, Place
+from ..session.reader import ImageReader
 from ..session.search import SearchClient
 from ..session.v2 import V2Client
 from ..settings import RegistrySettings
@@ -29,9 +39,11 @@ _REMEMBERED_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who asks: credentials, and headers to send along (both secret)."""
+    """Who asks: credentials, and headers to send along (both secret). ``own``: where he has no
+    credentials for a registry, those that the configuration gives for it stand in."""
 
     auth: AuthConfig = dataclasses.field(default_factory=AuthConfig)
+    own: bool = True
     headers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
 
 
@@ -51,6 +63,7 @@ class Registries:
         self._ledger = ledger
         self._transport = Transport(self.settings)
         self._tokens = TokenCache()
+        self._breakers = Breakers()
         self._lock = threading.Lock()
         self._endpoints: dict[str, tuple[Endpoint, float]] = {}
 
@@ -96,10 +109,11 @@ class Registries:
         observer: Observer,
         fresh: bool = False,
         offline: bool = False,
+        retries: int | None = None,
     ) -> V2Client:
         """A client of the registry at ``host``, for one operation. With ``fresh``, nothing that
         is remembered counts, no token either; with ``offline``, an identity token is asked
-        for."""
+        for. ``retries`` is as in `V2Client`."""
         endpoint = self.endpoint(host, cancel=cancel, observer=observer, fresh=fresh)
         if endpoint.version is not APIVersion.V2:
             raise UnreachableRegistryError(
@@ -118,7 +132,40 @@ class Registries:
             ledger=self._ledger,
             capabilities=self.capabilities,
             on_lost=lambda: self._lose(host),
+            retries=retries,
         )
+
+    def reader(
+        self, host: str, access: Access, *, cancel: Cancellation, observer: Observer
+    ) -> ImageReader:
+        """What images of the registry at ``host`` are pulled from: its mirrors, where it has
+        some, and itself, where that may be asked.
+
+        A mirror gets the credentials that the configuration gives for its own host, and nothing
+        of the caller's.
+        """
+        rules = self.settings.hosts.of_address(host)
+
+        def origin() -> V2Client:
+            return self.client(host, access, cancel=cancel, observer=observer)
+
+        if not rules.mirrors:
+            return origin()
+        places = [self._mirror(mirror, cancel, observer) for mirror in rules.mirrors]
+        if rules.origin == "last":
+            places.append(Place(host, origin, mirror=False))
+        return Mirrored(
+            places, self._breakers, tags=lambda name: origin().tags(name), observer=observer
+        )
+
+    def _mirror(self, mirror: Mirror, cancel: Cancellation, observer: Observer) -> Place:
+        def connect() -> V2Client:
+            # What does not answer at once has a next one in its place: no retries.
+            return self.client(
+                mirror.address, Access(), cancel=cancel, observer=observer, retries=0
+            )
+
+        return Place(str(mirror), connect, rename=mirror.repository)
 
     def searcher(
         self, host: str, access: Access, *, cancel: Cancellation, observer: Observer
@@ -160,7 +207,20 @@ class Registries:
                 f"{host}",
             )
             auth = AuthConfig()
+        source = "the caller's"
+        if auth.empty and access.own:
+            auth, source = self._own(host), "those of the configuration"
+        observer.log("debug", f"{host}: credentials: {'none' if auth.empty else source}")
         return Authenticator(endpoint, self._transport, auth, cache=tokens, offline=offline)
+
+    def _own(self, host: str) -> AuthConfig:
+        """The credentials that the configuration gives for ``host``."""
+        try:
+            return own_credentials(self.settings.hosts.of_address(host))
+        except SettingsError as error:
+            raise RegistryError(
+                f"{host}: the daemon's own credentials: {error}", code=error.code
+            ) from error
 
 
 def host_of(address: str) -> str:

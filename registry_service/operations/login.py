@@ -50,7 +50,7 @@ def login(
     def connect(auth: AuthConfig, offline: bool) -> V2Client:
         return registries.client(
             _where(address, host),
-            Access(auth=auth, headers=headers),
+            Access(auth=auth, own=False, headers=headers),
             cancel=cancel,
             observer=observer,
             fresh=True,

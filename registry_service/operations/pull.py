@@ -30,8 +30,8 @@ from ..observe import Observer, Settled
 from ..reference import Reference
 from ..referrers import is_fallback_tag, is_list
 from ..schema1 import ManifestData
+from ..session.reader import ImageReader
 from ..session.source import RegistrySource
-from ..session.v2 import V2Client
 from ..store import Store, Transfer
 from .companions import fetch_companions
 from .content import (
@@ -53,7 +53,7 @@ _DEEPEST = 8
 def pull(
     reference: Reference,
     *,
-    client: V2Client,
+    client: ImageReader,
     store: Store,
     platform: str = "",
     referrers: bool = False,
@@ -82,7 +82,7 @@ def pull(
 def pull_all_tags(
     reference: Reference,
     *,
-    client: V2Client,
+    client: ImageReader,
     store: Store,
     platform: str = "",
     referrers: bool = False,
@@ -158,7 +158,7 @@ class _Pull:
     def __init__(
         self,
         reference: Reference,
-        client: V2Client,
+        client: ImageReader,
         store: Store,
         platform: str,
         cancel: Cancellation,

@@ -25,8 +25,11 @@ from engine import Engine, Job, Status
 
 from ..archive import Places
 from ..errors import SettingsError
+from ..hostfile import FILE_NAME, load_hosts
+from ..hostrules import HostTable
 from ..ledger import DiskLedger
 from ..operations.access import Registries
+from ..proxies import Proxies
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
 from . import archives, convert, images, registry, repositories, transfer
@@ -61,7 +64,11 @@ class Service:
         settings = dict(engine.settings)
         transfers = _transfers(settings.pop("transfers", 4))
         places = _places(settings)
-        registry_settings = _registry_settings(settings, engine.config_dir)
+        registry_settings = dataclasses.replace(
+            _registry_settings(settings, engine.config_dir),
+            hosts=_hosts(engine.config_dir),
+            proxies=Proxies.from_environ(engine.environ),
+        )
         store = ledger = None
         if engine.state_dir is not None:
             ingest = engine.state_dir / "ingest"
@@ -109,6 +116,11 @@ def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> Re
     return dataclasses.replace(
         settings, certs_dirs=tuple(path for path in placed if path.is_absolute())
     )
+
+
+def _hosts(config_dir: Path | None) -> HostTable:
+    """What ``registries.toml`` beside the configuration says, if there is one."""
+    return HostTable() if config_dir is None else load_hosts(config_dir.absolute() / FILE_NAME)
 
 
 def _transfers(value: Any) -> int:

@@ -21,6 +21,7 @@ from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
 from ..reference import Reference
+from ..session.reader import ImageReader
 from ..session.v2 import V2Client
 from ..store import Store
 
@@ -153,6 +154,12 @@ class Call:
         """The registry of that reference, for this caller."""
         return self.registries.client(
             reference.host, self.access, cancel=cancel or self.cancel, observer=self.observer
+        )
+
+    def reader(self, reference: Reference) -> ImageReader:
+        """What that reference is pulled from: its registry, or the mirrors of that."""
+        return self.registries.reader(
+            reference.host, self.access, cancel=self.cancel, observer=self.observer
         )
 
     def repository(self, why: str = "") -> Reference:

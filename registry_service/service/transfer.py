@@ -25,7 +25,7 @@ def pull(call: Call) -> Status:
     transfer = pull_all_tags if every else pull_image
     transfer(
         reference,
-        client=call.client(reference),
+        client=call.reader(reference),
         store=call.store,
         platform=call.platform,
         referrers=call.job.env.get_bool("referrers"),

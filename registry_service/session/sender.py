@@ -36,7 +36,8 @@ class Sender:
     ``headers`` are the caller's own: a map of names to lists of values. They go to the
     registry's origin only, as the authorization does; an ``Authorization`` among them is
     sent in place of the authenticator's. ``on_lost`` is called when the registry is no longer
-    where it was.
+    where it was. ``retries`` is how often a request is made again where it does not say so
+    itself; None is what the settings say.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Sender:
         observer: Observer | None = None,
         capabilities: CapabilityTable | None = None,
         on_lost: Callable[[], object] = lambda: None,
+        retries: int | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.transport = transport
@@ -58,6 +60,7 @@ class Sender:
         self.observer = observer or Observer()
         self._capabilities = capabilities
         self._on_lost = on_lost
+        self._retries = retries
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
@@ -97,7 +100,7 @@ class Sender:
                 observer=self.observer,
                 idempotent=idempotent,
                 patient=patient,
-                retries=retries,
+                retries=self._retries if retries is None else retries,
             )
 
         first = authorization

@@ -8,7 +8,7 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..errors import RegistryHTTPError
 from .blob import RemoteBlob
-from .v2 import V2Client
+from .reader import ImageReader
 
 __all__ = ["RegistrySource"]
 
@@ -17,7 +17,7 @@ __all__ = ["RegistrySource"]
 class RegistrySource:
     """Opens the blobs of ``repository`` with what ``client`` may see. Thread-safe."""
 
-    client: V2Client
+    client: ImageReader
     repository: str
 
     def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> RemoteBlob:
@@ -31,3 +31,7 @@ class RegistrySource:
             if not descriptor.urls or error.http_status not in (403, 404):
                 raise
         return self.client.open_elsewhere(descriptor, offset, cancel=cancel)
+
+    def elsewhere(self, descriptor: Descriptor, error: Exception, /) -> bool:
+        """Whether the next `open` asks another place, ``error`` being what came of this one."""
+        return self.client.elsewhere(self.repository, descriptor.digest, error)

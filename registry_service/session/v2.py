@@ -64,7 +64,8 @@ class V2Client:
     whatever the client waits for, ``observer`` is told of tries that failed. `close` lets go
     of uploads that were opened and not used. Repositories are given without the host. ``ledger``
     keeps where uploads are, so that a later client goes on with them; ``capabilities`` is what
-    is known of registries, and learns.
+    is known of registries, and learns. ``retries`` is how often a request is made again; None
+    is what the settings say.
 
     Every method raises `LoginRequiredError`, `RegistryHTTPError`, `UnreachableRegistryError`,
     `ConnectionBrokenError`, `ProtocolError` and `CancelledError` where there is cause.
@@ -82,6 +83,7 @@ class V2Client:
         ledger: Ledger | None = None,
         capabilities: CapabilityTable | None = None,
         on_lost: Callable[[], object] = lambda: None,
+        retries: int | None = None,
     ) -> None:
         if endpoint.version is not APIVersion.V2:
             raise ProtocolError(f"{endpoint.host} speaks the V1 protocol only")
@@ -95,6 +97,7 @@ class V2Client:
             observer=observer,
             capabilities=capabilities,
             on_lost=on_lost,
+            retries=retries,
         )
         self._base = endpoint.version_string(APIVersion.V2)
         self._capabilities = capabilities or CapabilityTable()
@@ -308,6 +311,10 @@ class V2Client:
             cancel=cancel or self._sender.cancel,
             observer=self._sender.observer,
         )
+
+    def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
+        """False: there is no other place to ask for the blob (see `reader`)."""
+        return False
 
     def read_blob(self, repository: str, descriptor: Descriptor, *, limit: int) -> bytes:
         """A small blob, verified. Raises `ProtocolError` for more than ``limit`` bytes,

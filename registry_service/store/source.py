@@ -7,13 +7,13 @@ in common with whatever else keeps content by its digest.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 
-__all__ = ["BlobStream", "Content", "Readable", "Source"]
+__all__ = ["Alternatives", "BlobStream", "Content", "Readable", "Source"]
 
 
 class Readable(Protocol):
@@ -68,3 +68,12 @@ class Source(Protocol):
         Raises an error whose ``retryable`` says whether asking again can help. ``cancel``
         ends the call, and later each read, within a second.
         """
+
+
+@runtime_checkable
+class Alternatives(Protocol):
+    """What a source of several places has besides."""
+
+    def elsewhere(self, descriptor: Descriptor, error: Exception, /) -> bool:
+        """The content could not be had, or not rightly, from where `Source.open` found it last.
+        Whether the next call asks another place: then it does not count as a failure."""

@@ -39,7 +39,7 @@ from ..observe import LogCallback, ProgressCallback
 from .ingest import Partial
 from .layout import Layout
 from .retry import Attempt, RetryPolicy, Tally, can_help, out_of_range
-from .source import Source
+from .source import Alternatives, Source
 from .workers import Workers
 
 __all__ = ["Outcome", "Transfer", "Transfers"]
@@ -224,7 +224,8 @@ class Flight:
         if isinstance(error, (StoreError, InvalidDigestError)):  # whatever the source
             self._owner.finish(self, None, error)
             return None
-        if not taker.settled:
+        moved_on = not taker.settled and _elsewhere(taker.source, self.descriptor, error)
+        if not taker.settled and not moved_on:
             taker.tally.count(error, attempt)
             if not can_help(error, attempt) or taker.tally.spent(self._owner.policy):
                 taker.settle(None, error)
@@ -237,6 +238,9 @@ class Flight:
             return None
         if follower is not taker:
             self._say("info", f"blob {self._name}: another source is asked after: {error}")
+            return 0.0
+        if moved_on:
+            self._say("info", f"blob {self._name}: asked for elsewhere after: {error}")
             return 0.0
         asked = getattr(error, "retry_after", None)
         policy = self._owner.policy
@@ -266,6 +270,11 @@ class Flight:
                 taker.log(level, text, digest=self._name)
             except Exception as error:
                 taker.settle(None, error)
+
+
+def _elsewhere(source: Source, descriptor: Descriptor, error: Exception) -> bool:
+    """Whether the source has another place to ask."""
+    return isinstance(source, Alternatives) and source.elsewhere(descriptor, error)
 
 
 class Transfers:

@@ -1,0 +1,249 @@
+"""A registry with mirrors: each manifest and each blob comes from the first place that gives it.
+
+The mirrors are asked in their order, then the origin, where that may be asked. A place that does
+not have a blob, breaks off, or serves wrong bytes is followed by the next one, for that blob
+alone; one that does not answer is left alone for a while by all jobs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..errors import (
+    CancelledError,
+    DigestMismatchError,
+    DoesNotExistError,
+    LoginRequiredError,
+    ManifestError,
+    RegistryError,
+)
+from ..manifest import Manifest
+from ..observe import Observer
+from .blob import RemoteBlob
+from .breaker import Breakers
+from .v2 import V2Client
+
+__all__ = ["Mirrored", "Place"]
+
+_T = TypeVar("_T")
+
+# What a place will say again when it is asked again.
+_FINAL: Final = (DigestMismatchError, DoesNotExistError, LoginRequiredError, ManifestError)
+
+
+class Place:
+    """One place where an image may be: a mirror, or the origin. Thread-safe.
+
+    ``connect`` finds the registry, when it is first needed; ``rename`` gives the repository's
+    name there. One lock is held while it is found, for whoever else needs it would have to wait
+    for that too; what it waits for ends with the caller's cancellation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], V2Client],
+        *,
+        rename: Callable[[str], str] = lambda repository: repository,
+        mirror: bool = True,
+    ) -> None:
+        self.name = name
+        self.mirror = mirror
+        self.rename = rename
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._client: V2Client | None = None
+
+    @property
+    def client(self) -> V2Client:
+        """Raises what finding the registry raises; the next caller tries again."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+
+@dataclasses.dataclass(slots=True)
+class _Search:
+    """How far the search for one blob has come: which place is asked first, whether it was that
+    one that gave the blob last, and which are of no use for it."""
+
+    at: int = 0
+    given: bool = False
+    useless: set[int] = dataclasses.field(default_factory=set)
+
+
+class Mirrored:
+    """An `ImageReader` over several places, for one operation; thread-safe.
+
+    ``places`` are in order, the origin last, if it is among them. ``tags`` is the origin's list.
+    One lock guards how far each blob's search has come.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        breakers: Breakers,
+        *,
+        tags: Callable[[str], Iterator[str]],
+        observer: Observer | None = None,
+    ) -> None:
+        if not places:
+            raise ValueError("there is no place to ask")
+        self._places = tuple(places)
+        self._breakers = breakers
+        self._tags = tags
+        self._observer = observer or Observer()
+        self._lock = threading.Lock()
+        self._searches: dict[tuple[str, Digest], _Search] = {}
+
+    def tags(self, repository: str, /) -> Iterator[str]:
+        return self._tags(repository)
+
+    def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest:
+        """Of the first place that gives it. It is verified as that of one registry is."""
+
+        def ask(place: Place) -> Manifest:
+            return place.client.get_manifest(place.rename(repository), reference)
+
+        return self._first(f"manifest {repository} {reference}", ask)
+
+    def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None:
+        """Of the first place that has it; None where none does."""
+
+        def ask(place: Place) -> Descriptor:
+            found = place.client.head_manifest(place.rename(repository), reference)
+            if found is None:
+                raise DoesNotExistError(f"manifest {repository} {reference} at {place.name}")
+            return found
+
+        try:
+            return self._first(f"manifest {repository} {reference}", ask)
+        except DoesNotExistError:
+            return None
+
+    def open_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        offset: int = 0,
+        *,
+        cancel: Cancellation | None = None,
+    ) -> RemoteBlob:
+        """From the place where the search for this blob has come to, or the next that opens."""
+        with self._lock:
+            search = self._searches.setdefault((repository, digest), _Search())
+            search.given = False
+            begin, useless = search.at, set(search.useless)
+        order = [n for n in range(begin, len(self._places)) if n not in useless]
+
+        def ask(place: Place) -> RemoteBlob:
+            return place.client.open_blob(place.rename(repository), digest, offset, cancel=cancel)
+
+        def note(number: int, error: Exception | None) -> None:
+            with self._lock:
+                if error is None:
+                    search.at, search.given = number, True
+                elif isinstance(error, _FINAL):
+                    search.useless.add(number)
+
+        return self._first(f"blob {digest}", ask, order, note)
+
+    def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
+        """Go on with the next place. At the end of the list the search begins again with those
+        that may still be of use, and this was a failure."""
+        if isinstance(error, CancelledError):
+            return False
+        with self._lock:
+            search = self._searches.setdefault((repository, digest), _Search())
+            place = self._places[search.at] if search.given else None
+            if place is not None and isinstance(error, _FINAL):
+                search.useless.add(search.at)
+            left = [n for n in range(len(self._places)) if n not in search.useless]
+            following = [n for n in left if place is not None and n > search.at]
+            search.at = (following or left or [0])[0]
+            search.given = False
+            if not left:
+                search.useless.clear()
+        if place is not None and place.mirror:
+            self._failed(place, f"blob {digest}", error)
+        return bool(following)
+
+    def _first(
+        self,
+        what: str,
+        ask: Callable[[Place], _T],
+        order: Sequence[int] | None = None,
+        note: Callable[[int, Exception | None], object] = lambda number, error: None,
+    ) -> _T:
+        """What the first of the places gives that gives it.
+
+        A mirror that is left alone is passed over. Without an origin it is asked after all when
+        the others have failed.
+        """
+        numbers = list(order or range(len(self._places)))
+        asleep: list[int] = []
+        failures: list[tuple[Place, RegistryError]] = []
+        while numbers:
+            number = numbers.pop(0)
+            place = self._places[number]
+            if number not in asleep and self._asleep(place):
+                asleep.append(number)
+            else:
+                try:
+                    found = ask(place)
+                except CancelledError:
+                    raise
+                except RegistryError as error:
+                    note(number, error)
+                    failures.append((place, error))
+                    if place.mirror:
+                        self._failed(place, what, error)
+                else:
+                    note(number, None)
+                    if place.mirror:
+                        self._breakers.answered(place.name)
+                        self._observer.log("debug", f"{what} comes from the mirror {place.name}")
+                    return found
+            if not numbers and not any(not one.mirror for one, _ in failures):
+                numbers = [one for one in asleep if self._places[one] not in _asked(failures)]
+        raise _failure(what, failures)
+
+    def _asleep(self, place: Place) -> bool:
+        left = self._breakers.closed_for(place.name) if place.mirror else 0.0
+        if left > 0:
+            self._observer.log(
+                "debug", f"the mirror {place.name} is left alone for {left:.0f} s more"
+            )
+        return left > 0
+
+    def _failed(self, place: Place, what: str, error: Exception) -> None:
+        rest = self._breakers.failed(place.name, error)
+        level = "debug" if isinstance(error, DoesNotExistError) else "warning"
+        more = f"; it is left alone for {rest:.0f} s" if rest else ""
+        self._observer.log(level, f"{what}: the mirror {place.name}: {error}{more}")
+
+
+def _asked(failures: Sequence[tuple[Place, RegistryError]]) -> list[Place]:
+    return [place for place, _ in failures]
+
+
+def _failure(what: str, failures: Sequence[tuple[Place, RegistryError]]) -> RegistryError:
+    """The origin's own error where it was asked; else, of several mirrors, one that names all."""
+    place, error = failures[-1]
+    if not place.mirror or len(failures) == 1:
+        return error
+    told = "; ".join(f"{one.name}: {why}" for one, why in failures)
+    if all(isinstance(why, DoesNotExistError) for _, why in failures):
+        return DoesNotExistError(f"{what}, at every mirror, ")
+    return RegistryError(
+        f"{what}: no mirror gives it, and the origin is not to be asked: {told}",
+        code="mirrors",
+        retryable=any(why.retryable for _, why in failures),
+    )

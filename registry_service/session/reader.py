@@ -1,0 +1,38 @@
+"""What a pull asks of wherever its image is: one registry, or mirrors before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..manifest import Manifest
+from .blob import RemoteBlob
+
+__all__ = ["ImageReader"]
+
+
+class ImageReader(Protocol):
+    """`V2Client` is one, `Mirrored` the other. Repositories have the origin's names; the
+    methods raise what those of `V2Client` do. Thread-safe."""
+
+    def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest: ...
+
+    def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None: ...
+
+    def open_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        offset: int = 0,
+        *,
+        cancel: Cancellation | None = None,
+    ) -> RemoteBlob: ...
+
+    def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
+        """The blob could not be had from where `open_blob` found it last, or not rightly.
+        Whether the next `open_blob` asks another place, so that it is no failure yet."""
+
+    def tags(self, repository: str, /) -> Iterator[str]: ...

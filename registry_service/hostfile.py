@@ -101,8 +101,8 @@ class _Reader:
             "mirrors": _mirrors,
             "origin": _origin,
             "username": _text,
-            "password_file": self._path,
-            "identity_token_file": self._path,
+            "password_file": self._file,
+            "identity_token_file": self._file,
             "proxy": _proxy,
             "certs_dirs": self._paths,
         }
@@ -159,6 +159,9 @@ class _Reader:
         if not text or "\0" in text:
             raise SettingsError(key, "the path of a file is expected")
         return self._base / text
+
+    def _file(self, key: str, value: Any) -> Path | None:
+        return None if value == "" else self._path(key, value)
 
     def _paths(self, key: str, value: Any) -> tuple[Path, ...]:
         return tuple(self._path(key, text) for text in _list(key, value))

@@ -84,6 +84,12 @@ class Gate:
             held = self._slots is not None and len(self._slots) > 0
             return not (self._events or held or self._until > self._clock.now())
 
+    @property
+    def waits(self) -> int:
+        """How many wait here."""
+        with self._lock:
+            return len(self._events)
+
     def close(self) -> None:
         """End every wait, now and from now on, with `CancelledError`."""
         with self._lock:
@@ -308,6 +314,11 @@ class Gates:
                 if self._closed:
                     gate.close()
             return gate
+
+    @property
+    def count(self) -> int:
+        with self._lock:
+            return len(self._gates)
 
     def close(self) -> None:
         with self._lock:

@@ -86,7 +86,7 @@ class Slots:
         if other is not None:
             del self._held[other]
             return self._grant(key, owner, now)
-        place = next(at for at, one in enumerate(self._queue) if one is key)
+        place = next(at for at, one in enumerate(self._queue) if one == key)
         free = self.limit - len(self._held)
         if place < free:
             return self._grant(key, owner, now)

@@ -16,6 +16,7 @@ import trustme
 from support_daemon import running_daemon
 from support_hosts import HERE, HostBench, section, told
 from support_proxy import forward_proxy
+from support_store import eventually
 
 from engine import State, Status
 from registry_service.testing import LoggedRequest, Registry, TLSFiles
@@ -39,8 +40,8 @@ def secret(tmp_path: Path) -> Path:
 
 
 def fill(registry: Registry, *names: str, layers: int = 3, size: int = 20_000) -> None:
-    for seed, name in enumerate(names or ("app",)):
-        image = random_image(seed, layers=layers, layer_size=size, platform=HERE)
+    for name in names or ("app",):
+        image = random_image(sum(name.encode()), layers=layers, layer_size=size, platform=HERE)
         push_image(registry, name, "1", image)
     registry.clear_requests()
 
@@ -246,7 +247,7 @@ def test_a_wish_to_be_left_alone_holds_for_all_jobs(
             bench.run("tags", f"{registry.host}/a")  # so that it is known where the registry is
             threads = [threading.Thread(target=job.run) for job in jobs]
             threads[0].start()
-            registry.wait_for(lambda seen: any(one.status == 429 and one.done for one in seen))
+            eventually(lambda: any("429" in line for line in told(jobs[0])))
             threads[1].start()
             for thread in threads:
                 thread.join(30)
@@ -256,6 +257,43 @@ def test_a_wish_to_be_left_alone_holds_for_all_jobs(
     (refused,) = (at for at, (_, one) in enumerate(ends) if one.status == 429)
     # a date is in whole seconds, and so up to one less; the rest is for a slow machine
     assert ends[refused + 1][0] - ends[refused][0] >= 1.5
+
+
+def test_a_host_that_asks_for_a_pause_holds_up_no_thread_that_another_could_use(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with Registry() as other, HostBench(tmp_path, "", transfers=1, retry_wait_max=60.0) as bench:
+        fill(registry, "a", layers=6)
+        fill(other, "b")
+        registry.add_fault("status:code=429,retry-after=2,path=/blobs/,times=1")
+        first = bench.job("pull", f"{registry.host}/a:1")
+        runner = threading.Thread(target=first.run)
+        runner.start()
+        eventually(lambda: any("429" in line for line in told(first)))
+        bench.run("pull", f"{other.host}/b:1")
+        assert runner.is_alive()
+        runner.join(20)
+        assert first.status is Status.OK, first.stderr.text()
+        assert sum(one.status == 429 for one in registry.requests) == 1
+
+
+def test_a_host_s_limit_holds_up_no_thread_that_another_could_use(
+    tmp_path: Path, registry: Registry
+) -> None:
+    rules = section(registry.host, concurrent=1)
+    with Registry() as other, HostBench(tmp_path, rules, transfers=3) as bench:
+        fill(registry, "a", layers=6)
+        fill(other, "b")
+        first = bench.job("pull", f"{registry.host}/a:1")
+        with registry.hold(path="/blobs/", after=100, times=1) as hold:
+            runner = threading.Thread(target=first.run)
+            runner.start()
+            assert hold.entered.wait(10)
+            bench.run("pull", f"{other.host}/b:1")
+            assert runner.is_alive()
+            hold.release()
+            runner.join(20)
+        assert first.status is Status.OK, first.stderr.text()
 
 
 # proxies and certificates

@@ -59,14 +59,40 @@ class Place:
         self._connect = connect
         self._lock = threading.Lock()
         self._client: V2Client | None = None
+        self._error: RegistryError | None = None
+
+    @property
+    def known(self) -> V2Client | None:
+        """The client, if the registry has been found."""
+        return self._client
 
     @property
     def client(self) -> V2Client:
-        """Raises what finding the registry raises; the next caller tries again."""
+        """Raises what finding the registry raises; if that can pass, the next caller tries
+        again. Raises what `give_up` was told."""
         with self._lock:
+            if self._error is not None:
+                raise self._error
             if self._client is None:
-                self._client = self._connect()
+                try:
+                    self._client = self._connect()
+                except CancelledError:
+                    raise
+                except RegistryError as error:
+                    if not error.retryable:
+                        self._error = error
+                    raise
             return self._client
+
+    def give_up(self, error: RegistryError) -> None:
+        """The place is of no use to this operation."""
+        with self._lock:
+            self._error = error
+
+    @property
+    def useless(self) -> bool:
+        with self._lock:
+            return self._error is not None
 
 
 @dataclasses.dataclass(slots=True)
@@ -134,6 +160,7 @@ class Mirrored:
         digest: Digest,
         offset: int = 0,
         *,
+        hasty: bool = False,
         cancel: Cancellation | None = None,
     ) -> RemoteBlob:
         """From the place where the search for this blob has come to, or the next that opens."""
@@ -144,7 +171,9 @@ class Mirrored:
         order = [n for n in range(begin, len(self._places)) if n not in useless]
 
         def ask(place: Place) -> RemoteBlob:
-            return place.client.open_blob(place.rename(repository), digest, offset, cancel=cancel)
+            return place.client.open_blob(
+                place.rename(repository), digest, offset, hasty=hasty, cancel=cancel
+            )
 
         def note(number: int, error: Exception | None) -> None:
             with self._lock:
@@ -154,6 +183,14 @@ class Mirrored:
                     search.useless.add(number)
 
         return self._first(f"blob {digest}", ask, order, note)
+
+    def ready(self, repository: str, digest: Digest, /) -> float:
+        """0 for a mirror, which has a next place; what the origin says, where it is its turn."""
+        with self._lock:
+            search = self._searches.get((repository, digest))
+            place = self._places[0 if search is None else search.at]
+        known = None if place.mirror else place.known
+        return 0.0 if known is None else known.ready(repository, digest)
 
     def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
         """Go on with the next place. At the end of the list the search begins again with those
@@ -205,6 +242,8 @@ class Mirrored:
                     failures.append((place, error))
                     if place.mirror:
                         self._failed(place, what, error)
+                        if isinstance(error, LoginRequiredError):
+                            place.give_up(error)
                 else:
                     note(number, None)
                     if place.mirror:
@@ -216,6 +255,8 @@ class Mirrored:
         raise _failure(what, failures)
 
     def _asleep(self, place: Place) -> bool:
+        if place.useless:
+            return True
         left = self._breakers.closed_for(place.name) if place.mirror else 0.0
         if left > 0:
             self._observer.log(

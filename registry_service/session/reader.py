@@ -28,8 +28,13 @@ class ImageReader(Protocol):
         digest: Digest,
         offset: int = 0,
         *,
+        hasty: bool = False,
         cancel: Cancellation | None = None,
     ) -> RemoteBlob: ...
+
+    def ready(self, repository: str, digest: Digest, /) -> float:
+        """Seconds after which it is worth while to open the blob, 0 for now: `open_blob` would
+        wait for that long, or longer."""
 
     def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
         """The blob could not be had from where `open_blob` found it last, or not rightly.

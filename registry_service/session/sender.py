@@ -78,6 +78,7 @@ class Sender:
         patient: bool = False,
         retries: int | None = None,
         authorization: str | None = None,
+        hasty: bool = False,
         cancel: Cancellation | None = None,
     ) -> Response:
         """The answer, whatever its status but 401.
@@ -101,6 +102,7 @@ class Sender:
                 idempotent=idempotent,
                 patient=patient,
                 retries=self._retries if retries is None else retries,
+                hasty=hasty,
             )
 
         first = authorization

@@ -274,15 +274,17 @@ class V2Client:
         digest: Digest,
         offset: int = 0,
         *,
+        hasty: bool = False,
         cancel: Cancellation | None = None,
     ) -> RemoteBlob:
         """The bytes of a blob, from ``offset`` on or from 0, as the result's own says.
 
-        They are not verified. Raises `DoesNotExistError`, and `RegistryHTTPError` with the
-        status 416 where the blob has no byte there.
+        They are not verified. With ``hasty``, a server that asks for a pause is not waited for:
+        its answer is the error that is raised. Raises `DoesNotExistError`, and
+        `RegistryHTTPError` with the status 416 where the blob has no byte there.
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._open(repository, digest, headers, cancel)
+        response = self._open(repository, digest, headers, cancel, hasty)
         if offset and response.status in (200, 206):
             self._capabilities.learn(self.endpoint.host, ranges=response.status == 206)
         if response.status == 206:
@@ -291,7 +293,7 @@ class V2Client:
                 return RemoteBlob(response, offset)
             # A part, and not the one that was asked for: then rather the whole.
             response.close()
-            response = self._open(repository, digest, {}, cancel)
+            response = self._open(repository, digest, {}, cancel, hasty)
         if response.status == 200:
             return RemoteBlob(response, 0)
         if response.status == 404:
@@ -311,6 +313,10 @@ class V2Client:
             cancel=cancel or self._sender.cancel,
             observer=self._sender.observer,
         )
+
+    def ready(self, repository: str, digest: Digest, /) -> float:
+        """Seconds after which it is worth while to open the blob (see `reader`)."""
+        return self._sender.transport.ready(self._base)
 
     def elsewhere(self, repository: str, digest: Digest, error: Exception, /) -> bool:
         """False: there is no other place to ask for the blob (see `reader`)."""
@@ -451,12 +457,14 @@ class V2Client:
         digest: Digest,
         headers: Mapping[str, str],
         cancel: Cancellation | None,
+        hasty: bool = False,
     ) -> Response:
         return self._sender.send(
             "GET",
             self._blob_url(repository, digest),
             scopes=(scope(repository, "pull"),),
             headers=headers,
+            hasty=hasty,
             cancel=cancel,
         )
 

@@ -41,9 +41,11 @@ class Tally:
 
     def count(self, error: Exception, attempt: Attempt) -> None:
         """Count a failure. It weighs double where another try seldom helps: the source could
-        not even be opened (who opens it has tried again already), or it sent wrong bytes."""
+        not even be opened (who opens it has tried again already, unless the server asked for a
+        pause), or it sent wrong bytes."""
         wrong = isinstance(error, DigestMismatchError)
-        heavy = not attempt.opened or (wrong and not attempt.mixed)
+        asked = getattr(error, "retry_after", None) is not None
+        heavy = not (attempt.opened or asked) or (wrong and not attempt.mixed)
         # Wrong bytes are no gain, or a source that always sends them would be asked for ever.
         kept = 0 if attempt.gained and not wrong else self.fruitless
         self.fruitless = kept + (2 if heavy else 1)

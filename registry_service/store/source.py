@@ -13,7 +13,7 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 
-__all__ = ["Alternatives", "BlobStream", "Content", "Readable", "Source"]
+__all__ = ["Alternatives", "BlobStream", "Content", "Paced", "Readable", "Source"]
 
 
 class Readable(Protocol):
@@ -77,3 +77,12 @@ class Alternatives(Protocol):
     def elsewhere(self, descriptor: Descriptor, error: Exception, /) -> bool:
         """The content could not be had, or not rightly, from where `Source.open` found it last.
         Whether the next call asks another place: then it does not count as a failure."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """What a source has besides, that cannot always be asked."""
+
+    def ready(self, descriptor: Descriptor, /) -> float:
+        """Seconds after which it is worth while to call `Source.open`, 0 for now. Earlier, the
+        call would wait, and hold up a thread that others have work for."""

@@ -39,7 +39,7 @@ from ..observe import LogCallback, ProgressCallback
 from .ingest import Partial
 from .layout import Layout
 from .retry import Attempt, RetryPolicy, Tally, can_help, out_of_range
-from .source import Alternatives, Source
+from .source import Alternatives, Paced, Source
 from .workers import Workers
 
 __all__ = ["Outcome", "Transfer", "Transfers"]
@@ -49,6 +49,7 @@ Outcome = Literal["exists", "fetched"]
 
 _FIRST_POLL: Final = 0.005  # seconds between two tries for a lock that another process holds
 _MOST_POLL: Final = 0.1
+_WORTH_TELLING: Final = 1.0
 _REPORT_EVERY: Final = 0.1  # seconds between two reports of one blob
 
 
@@ -157,8 +158,8 @@ class Flight:
     def step(self, buffer: memoryview) -> None:
         """Make one attempt, and submit the next one where another is needed."""
         taker = self._owner.choose(self)
-        delay: float | None = None
-        if taker is not None:
+        delay = None if taker is None else self._held_back(taker)
+        if taker is not None and delay is None:
             attempt = Attempt()
             try:
                 outcome = self._try(taker, attempt, buffer)
@@ -174,6 +175,19 @@ class Flight:
             self.close()
         else:
             self._owner.submit(self, delay)
+
+    def _held_back(self, taker: Transfer) -> float | None:
+        """The seconds before the source can be asked, None where it can be now. They are not
+        spent here: the thread is for those who can move."""
+        if not isinstance(taker.source, Paced):
+            return None
+        try:
+            wait = taker.source.ready(self.descriptor)
+        except RegistryError:
+            return None  # opening it will say why
+        if wait >= _WORTH_TELLING:
+            self._say("info", f"blob {self._name}: waits {wait:.1f} s until its host may be asked")
+        return wait or None
 
     def close(self) -> None:
         """Let go of the partial file, which stays for a later transfer."""

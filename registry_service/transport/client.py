@@ -104,6 +104,15 @@ class Transport:
         """Do ahead of the first request what takes its time; it does not wait for that."""
         self._adapter.prepare()
 
+    def ready(self, url: str) -> float:
+        """Seconds after which a request for content of that host is worth while, 0 for now:
+        earlier ones would wait for the host's limits, or because it asked to be left alone."""
+        try:
+            _, host, port = origin(url)
+        except ValueError:
+            return 0.0
+        return self._gates.of(host, port).ready()
+
     def close(self) -> None:
         """End what is under way, close every connection, refuse further requests."""
         with self._lock:
@@ -130,15 +139,17 @@ class Transport:
         patient: bool = False,
         probe: bool = False,
         sealed: bool = False,
+        hasty: bool = False,
     ) -> Response:
         """Send a request; the answer, whatever its status, has its body still unread.
 
         ``idempotent`` says whether a request of which it is not known whether it arrived may
         be sent again (default: GET and HEAD). ``patient`` gives the server the time that the
         last byte of an upload may cost it; ``probe`` makes the first failure to get an answer
-        stand; ``sealed`` says that the body holds credentials. Redirects are followed with the
-        same method, GET for 303; ``Authorization`` and a sealed body go along within one origin
-        only.
+        stand; with ``hasty`` an answer that asks for a pause (Retry-After) stands, for a caller
+        that has something else to do in the meantime; ``sealed`` says that the body holds
+        credentials. Redirects are followed with the same method, GET for 303;
+        ``Authorization`` and a sealed body go along within one origin only.
 
         Raises `UnreachableRegistryError`, `TLSError`, `ConnectionBrokenError`,
         `RegistryTimeoutError`, `ProtocolError`, `CancelledError`.
@@ -162,7 +173,7 @@ class Transport:
             longest=self.settings.retry_wait_max,
         )
         for _ in range(_REDIRECTS + 1):
-            response = self._try(request, policy, safe, probe, cancel, observer)
+            response = self._try(request, policy, safe, probe, hasty, cancel, observer)
             following = None
             if redirects:
                 following = _redirected(request, response, self.settings.may_be_insecure)
@@ -188,6 +199,7 @@ class Transport:
         policy: RetryPolicy,
         idempotent: bool,
         probe: bool,
+        hasty: bool,
         cancel: Cancellation,
         observer: Observer,
     ) -> Response:
@@ -216,7 +228,7 @@ class Transport:
                     idempotent=idempotent,
                     dice=self._dice(),
                 )
-                if wait is None:
+                if wait is None or (hasty and asked is not None):
                     return response
                 why = f"{request.method} {show_url(request.url)}: {response.status}"
                 why = f"{why} {response.reason}".rstrip()

@@ -29,6 +29,7 @@ _WORTH_TELLING: Final = 1.0  # seconds
 _LEAST_BLOCK: Final = 1024  # bytes
 _BLOCK: Final = 256 * 1024
 _BLOCKS_PER_SECOND: Final = 8
+_LOOK_AGAIN: Final = 0.1  # seconds
 
 
 class Clock(Protocol):
@@ -123,6 +124,20 @@ class Gate:
             self._tell(log, "debug", wait, f"{self.limits.requests_per_second:g} requests a second")
             self._sleep(now + wait, cancel)
             self._wait_out(cancel, log, served)
+
+    def ready(self) -> float:
+        """Seconds after which it is worth while to come with a request for content; 0 is now.
+
+        For those who have something better to do than to wait here. They are let in as long as
+        nobody, or one, would wait before them.
+        """
+        with self._lock:
+            left = self._until - self._clock.now()
+            slots = self._slots
+            full = slots is not None and len(slots) >= slots.limit and slots.waiting > 0
+        if left > 0:
+            return left + self._dice() * min(1.0, left / 10)
+        return _LOOK_AGAIN if full else 0.0
 
     def lease(self, log: LogCallback) -> Lease | None:
         """A connection's way to move bytes, None where there is no limit on that."""

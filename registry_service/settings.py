@@ -84,6 +84,10 @@ class RegistrySettings:
             return True
         return host in self.insecure_hosts or join_host_port(host, port) in self.insecure_hosts
 
+    def chunk(self, address: str) -> int:
+        """The most bytes that one request of an upload to ``address`` carries."""
+        return self.hosts.of_address(address).limits.chunk or self.upload_chunk
+
     def own_certs_dirs(self, host: str, port: int) -> tuple[Path, ...]:
         """Directories with certificates for that host alone."""
         return self.hosts.of(host, port).certs_dirs

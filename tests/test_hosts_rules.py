@@ -233,6 +233,20 @@ def test_requests_go_no_faster_than_is_allowed(tmp_path: Path, registry: Registr
         assert time.monotonic() - begun >= (sent - 20 - 1) / 20
 
 
+def test_uploads_go_in_parts_of_the_size_that_is_said_of_the_host(
+    tmp_path: Path, registry: Registry
+) -> None:
+    fill(registry, layers=1, size=60_000)
+    with Registry() as target:
+        with HostBench(tmp_path, section(target.host, chunk=25_000)) as bench:
+            bench.run("pull", f"{registry.host}/app:1")
+            bench.run("tag", f"{registry.host}/app:1", f"{target.host}/app:1")
+            bench.run("push", f"{target.host}/app:1")
+        bodies = [one.received for one in target.requests if one.method in ("PATCH", "PUT")]
+        assert 25_000 in bodies
+        assert max(bodies) <= 25_000
+
+
 @pytest.mark.parametrize(("form", "seconds"), [("seconds", 2), ("date", 3)])
 def test_a_wish_to_be_left_alone_holds_for_all_jobs(
     tmp_path: Path, form: str, seconds: int

@@ -390,9 +390,7 @@ def test_whatever_the_mirrors_do_the_image_of_a_sound_origin_arrives(
 
 def test_debian_s_registry_as_a_pull_through_mirror(tmp_path: Path, origin: Registry) -> None:
     image = image_at(origin)
-    with docker_registry(
-        tmp_path / "cache", extra={"proxy": {"remoteurl": origin.url}}
-    ) as cache:
+    with docker_registry(tmp_path / "cache", extra={"proxy": {"remoteurl": origin.url}}) as cache:
         rules = section(origin.host, mirrors=[cache], origin="never")
         with HostBench(tmp_path / "conf", rules) as bench:
             rows = bench.run("pull", f"{origin.host}/test/app:1")

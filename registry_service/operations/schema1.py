@@ -20,7 +20,7 @@ from ..media import OCI_CONFIG, OCI_LAYER
 from ..observe import Observer
 from ..platform import Platform
 from ..schema1 import ManifestData
-from ..session.v2 import V2Client
+from ..session.reader import ImageReader
 from ..store import Store
 from ..upgrade import Layer, UpgradedImage, layers_of, upgrade
 from .content import tree
@@ -61,7 +61,7 @@ def upgraded(
     data: ManifestData,
     *,
     repository: str,
-    client: V2Client,
+    client: ImageReader,
     store: Store,
     fetch: Callable[[Sequence[Descriptor]], object],
     cancel: Cancellation,
@@ -85,13 +85,13 @@ def upgraded(
     return made
 
 
-def _size(digest: Digest, repository: str, client: V2Client, store: Store) -> int:
+def _size(digest: Digest, repository: str, client: ImageReader, store: Store) -> int:
     """How many bytes a blob has, which schema 1 does not say."""
     if store.has(digest):
         return store.size(digest)
     size = client.blob_size(repository, digest)
     if size is None:
-        raise DoesNotExistError(f"blob {client.endpoint.host}/{repository}@{digest}")
+        raise DoesNotExistError(f"blob {repository}@{digest}")
     return size
 
 

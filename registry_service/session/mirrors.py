@@ -140,6 +140,14 @@ class Mirrored:
 
         return self._first(f"manifest {repository} {reference}", ask)
 
+    def get_document(self, repository: str, descriptor: Descriptor, /) -> bytes:
+        """Of the first place that gives it, verified."""
+
+        def ask(place: Place) -> bytes:
+            return place.client.get_document(place.rename(repository), descriptor)
+
+        return self._first(f"manifest {descriptor.digest}", ask)
+
     def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None:
         """Of the first place that has it; None where none does."""
 
@@ -153,6 +161,28 @@ class Mirrored:
             return self._first(f"manifest {repository} {reference}", ask)
         except DoesNotExistError:
             return None
+
+    def blob_size(self, repository: str, digest: Digest, /) -> int | None:
+        """Of the first place that has the blob; None where none does."""
+
+        def ask(place: Place) -> int:
+            size = place.client.blob_size(place.rename(repository), digest)
+            if size is None:
+                raise DoesNotExistError(f"blob {digest} at {place.name}")
+            return size
+
+        try:
+            return self._first(f"blob {digest}", ask)
+        except DoesNotExistError:
+            return None
+
+    def open_elsewhere(
+        self, descriptor: Descriptor, offset: int, *, cancel: Cancellation | None = None
+    ) -> RemoteBlob:
+        """From the URLs of the descriptor. Which of the places gave the manifest makes no
+        difference; one that was found says what its network may be asked for."""
+        place = next((one for one in self._places if one.known is not None), self._places[-1])
+        return place.client.open_elsewhere(descriptor, offset, cancel=cancel)
 
     def open_blob(
         self,

@@ -20,7 +20,11 @@ class ImageReader(Protocol):
 
     def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest: ...
 
+    def get_document(self, repository: str, descriptor: Descriptor, /) -> bytes: ...
+
     def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None: ...
+
+    def blob_size(self, repository: str, digest: Digest, /) -> int | None: ...
 
     def open_blob(
         self,
@@ -30,6 +34,10 @@ class ImageReader(Protocol):
         *,
         hasty: bool = False,
         cancel: Cancellation | None = None,
+    ) -> RemoteBlob: ...
+
+    def open_elsewhere(
+        self, descriptor: Descriptor, offset: int, *, cancel: Cancellation | None = None
     ) -> RemoteBlob: ...
 
     def ready(self, repository: str, digest: Digest, /) -> float:

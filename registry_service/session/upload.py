@@ -87,7 +87,7 @@ class Uploads:
             begin=lambda: self.start(repository),
             progress=progress,
             capabilities=self._capabilities,
-            chunk=self._sender.transport.settings.upload_chunk,
+            chunk=self._sender.transport.settings.chunk(self._sender.endpoint.url),
             ledger=self._ledger,
             location=self._take(repository, descriptor.digest),
         ) as sending:

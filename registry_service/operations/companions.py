@@ -19,6 +19,7 @@ from ..errors import ManifestError, RegistryError, RegistryHTTPError
 from ..manifest import Manifest
 from ..observe import Observer
 from ..referrers import COSIGN_SUFFIXES, Companion, cosign_tag
+from ..session.reader import ImageReader
 from ..session.v2 import V2Client
 from ..store import Store
 from .content import Node, is_manifest, read_manifest, tree
@@ -29,7 +30,7 @@ _MOST: Final = 10_000  # of one image; a registry could go on for ever
 
 
 def fetch_companions(
-    run: Fetcher, repository: str, subjects: Iterable[Digest], *, client: V2Client, store: Store
+    run: Fetcher, repository: str, subjects: Iterable[Digest], *, client: ImageReader, store: Store
 ) -> None:
     """Bring all that belongs to ``subjects`` into the store, whole, and keep it findable."""
     found = remote_companions(
@@ -64,7 +65,7 @@ class Fetcher(Protocol):
 
 
 def remote_companions(
-    client: V2Client,
+    client: ImageReader,
     repository: str,
     subjects: Iterable[Digest],
     *,
@@ -151,7 +152,7 @@ def _gather(
 
 
 def _named(
-    client: V2Client, repository: str, subject: Digest, observer: Observer
+    client: ImageReader, repository: str, subject: Digest, observer: Observer
 ) -> Iterator[Companion]:
     """What the registry says belongs to ``subject``."""
     for descriptor in client.referrers(repository, subject):
@@ -168,7 +169,7 @@ def _named(
             yield Companion(subject=subject, descriptor=found, suffix=suffix)
 
 
-def _tagged(client: V2Client, repository: str, tag: str) -> Descriptor | None:
+def _tagged(client: ImageReader, repository: str, tag: str) -> Descriptor | None:
     try:
         return client.head_manifest(repository, tag)
     except RegistryHTTPError as error:

@@ -145,7 +145,7 @@ def of_one_tag(error: RegistryError) -> bool:
     )
 
 
-def _lists_referrers(client: V2Client, repository: str, tag: str) -> bool:
+def _lists_referrers(client: ImageReader, repository: str, tag: str) -> bool:
     if not is_fallback_tag(tag):
         return False
     head = client.head_manifest(repository, tag)

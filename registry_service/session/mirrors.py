@@ -132,6 +132,18 @@ class Mirrored:
     def tags(self, repository: str, /) -> Iterator[str]:
         return self._tags(repository)
 
+    def referrers(
+        self, repository: str, subject: Digest, artifact_type: str = "", /
+    ) -> Iterator[Descriptor]:
+        """The origin's list, where that may be asked: a mirror's may be an older one."""
+
+        def ask(place: Place) -> list[Descriptor]:
+            return list(place.client.referrers(place.rename(repository), subject, artifact_type))
+
+        numbers = range(len(self._places))
+        order = sorted(numbers, key=lambda number: self._places[number].mirror)
+        return iter(self._first(f"referrers of {subject}", ask, order))
+
     def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest:
         """Of the first place that gives it. It is verified as that of one registry is."""
 

@@ -49,3 +49,7 @@ class ImageReader(Protocol):
         Whether the next `open_blob` asks another place, so that it is no failure yet."""
 
     def tags(self, repository: str, /) -> Iterator[str]: ...
+
+    def referrers(
+        self, repository: str, subject: Digest, artifact_type: str = "", /
+    ) -> Iterator[Descriptor]: ...

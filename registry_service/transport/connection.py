@@ -204,10 +204,6 @@ class Adapter(requests.adapters.HTTPAdapter):
         """Load what TLS needs ahead of its first use; it does not wait for that."""
         self._contexts.prepare()
 
-    def close(self) -> None:
-        self._contexts.close()
-        super().close()
-
     def exchange(
         self,
         method: str,
@@ -261,6 +257,7 @@ class Adapter(requests.adapters.HTTPAdapter):
             managers = list(self._proxied.values())
         for manager in managers:
             manager.clear()
+        self._contexts.close()
         super().close()
 
     def _through(self, proxy: Proxy) -> urllib3.PoolManager:

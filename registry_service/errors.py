@@ -12,7 +12,8 @@
     ├── ArchiveError                     a file that is no image archive, or one that is refused
     ├── DigestMismatchError              bytes that are not the ones their digest names
     ├── StoreError                       the store cannot do what was asked
-    │   └── DiskFullError                no space is left for it
+    │   ├── DiskFullError                no space is left for it
+    │   └── GoneError                    what was relied on was removed meanwhile
     ├── SettingsError                    configuration or environment that cannot be used (2)
     ├── CredentialsError                 credentials in a form that cannot be read (2)
     │   └── ConfigFileMissingError       a credentials file was named and is not there (2)
@@ -52,6 +53,7 @@ __all__ = [
     "DigestMismatchError",
     "DiskFullError",
     "DoesNotExistError",
+    "GoneError",
     "InvalidDigestError",
     "InvalidPlatformError",
     "InvalidReferenceError",
@@ -182,6 +184,18 @@ class DiskFullError(StoreError):
         super().__init__(message)
         self.path = path
         self.needed = needed
+
+
+class GoneError(StoreError):
+    """Content that was relied on was removed meanwhile; ``digests`` are in text. To bring it
+    again helps."""
+
+    code = "gone"
+    retryable = True
+
+    def __init__(self, message: str, *, digests: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.digests = tuple(digests)
 
 
 class SettingsError(RegistryError):

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from registry_service.cancel import Cancellation
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import ConnectionBrokenError
+from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
 from registry_service.store import BlobStream, MemorySource, RetryPolicy, Store
 
-__all__ = ["QUICK", "Fault", "FaultySource", "HeldSource", "eventually", "make_store", "names"]
+__all__ = [
+    "QUICK",
+    "Fault",
+    "FaultySource",
+    "HeldSource",
+    "age",
+    "damage",
+    "eventually",
+    "make_store",
+    "names",
+    "put_image",
+    "put_index",
+    "swept",
+]
 
 #: Retries without pauses.
 QUICK = RetryPolicy(first=0.0, most=0.0, patience=0.0)
@@ -26,8 +43,53 @@ def make_store(root: Path, *, workers: int = 4, retry: RetryPolicy = QUICK) -> S
 
 
 def names(directory: Path) -> list[str]:
-    """The files of an ingest directory, the index's lock left out."""
-    return sorted(path.name for path in directory.iterdir() if path.name != "index.lock")
+    """The files of an ingest directory, the index's lock and what it keeps for good left out."""
+    kept = {"index.lock", "origins", "quarantine"}
+    return sorted(path.name for path in directory.iterdir() if path.name not in kept)
+
+
+def put_image(store: Store, seed: int = 0, *, subject: Descriptor | None = None) -> Descriptor:
+    """An image of a configuration and two layers, of which each seed shares one; no name."""
+    blobs = [b'{"seed": %d}' % seed, b"layer for all", b"layer %d" % seed]
+    parts = [store.put(blob, "application/octet-stream").to_json() for blob in blobs]
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": parts[0],
+        "layers": parts[1:],
+    }
+    if subject is not None:
+        document["subject"] = subject.to_json()
+    return store.put(json.dumps(document).encode(), OCI_MANIFEST)
+
+
+def put_index(store: Store, *parts: Descriptor) -> Descriptor:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [part.to_json() for part in parts],
+    }
+    return store.put(json.dumps(document).encode(), OCI_INDEX)
+
+
+def swept(store: Store, **options: Any) -> dict[str, str]:
+    """Collect, and give each digest with what became of it."""
+    return {str(one.digest): one.state for one in store.upkeep.collect(**options)}
+
+
+def age(path: Path, seconds: float) -> None:
+    """Make a file look as if it had been written so many seconds ago."""
+    when = time.time() - seconds
+    os.utime(path, (when, when))
+
+
+def damage(store: Store, digest: Digest) -> Path:
+    """Change one byte of a blob; its size stays."""
+    path = store.images / "blobs" / digest.algorithm / digest.hex
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    return path
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -3,7 +3,14 @@
 ::
 
     store       Store: the face of all that follows
+    upkeep      names that go, the sweep, damaged content: the face of these
+    sweep       content that no name leads to is removed, beside running transfers
+    marks       what the names lead to
+    leases      what somebody relies on who has not named it yet
     transfers   one movement for each blob, however many want it; counted cancellation, retries
+    origins     which repositories have shown that they have content: whom it may serve
+    proof       how they show it
+    ticket      one taker's part in a movement
     workers     the threads that move bytes
     ingest      one partial file: resumed, verified, made a blob
     retry       when a failure is tried again
@@ -16,21 +23,31 @@
 from __future__ import annotations
 
 from .layout import REF_NAME
+from .leases import Lease
 from .memory import MemorySource
+from .origins import Claim, Origins, Unrecorded
 from .retry import RetryPolicy
 from .source import BlobStream, Content, Readable, Source
 from .store import Store
+from .sweep import Swept
 from .transfers import Outcome, Transfer
+from .upkeep import Upkeep
 
 __all__ = [
     "REF_NAME",
     "BlobStream",
+    "Claim",
     "Content",
+    "Lease",
     "MemorySource",
+    "Origins",
     "Outcome",
     "Readable",
     "RetryPolicy",
     "Source",
     "Store",
+    "Swept",
     "Transfer",
+    "Unrecorded",
+    "Upkeep",
 ]

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,12 @@ __all__ = [
     "check_space",
     "disk_error",
     "file_lock",
+    "is_at",
     "make_directory",
     "replace_file",
     "sweep",
     "sync_directory",
+    "try_lock",
     "write_all",
 ]
 
@@ -170,6 +173,17 @@ def try_lock(fd: int, path: Path | str) -> bool:
     except OSError as error:
         raise disk_error(error, path, "lock") from error
     return True
+
+
+def is_at(mine: os.stat_result, path: str) -> bool:
+    """Whether the open file, of which that is known, is the one that the path names now."""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mine.st_mode):
+        raise StoreError(f"{path} is not a plain file")
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def partial_name(digest: Digest) -> str:

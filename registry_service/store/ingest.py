@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable
 from typing import Final
 
@@ -24,7 +23,7 @@ from ..errors import (
     ProtocolError,
     StoreError,
 )
-from .disk import FILE_MODE, check_space, disk_error, partial_name, try_lock, write_all
+from .disk import FILE_MODE, check_space, disk_error, is_at, partial_name, try_lock, write_all
 from .layout import Layout
 from .source import BlobStream
 
@@ -75,13 +74,18 @@ class Partial:
         try:
             if try_lock(fd, path):
                 mine = os.fstat(fd)
-                if _is_at(mine, path):
+                if is_at(mine, path):
                     return cls(layout, descriptor, path, fd, mine.st_size)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
         return None
+
+    @property
+    def inode(self) -> int:
+        """What tells this file from one that had its name before."""
+        return os.fstat(self._fd).st_ino
 
     @property
     def complete(self) -> bool:
@@ -176,7 +180,7 @@ class Partial:
         with contextlib.suppress(OSError, StoreError):
             if self._fd >= 0 and not self.position:
                 mine = os.fstat(self._fd)
-                if not mine.st_size and _is_at(mine, self._path):
+                if not mine.st_size and is_at(mine, self._path):
                     self.discard()
         self._shut()
 
@@ -229,17 +233,33 @@ class Partial:
             )
 
     def _skip(self, stream: BlobStream, buffer: memoryview, cancel: Cancellation) -> None:
-        """Read past what is here already, from a source that cannot begin after it."""
+        """Read past what is here already, from a source that cannot or must not begin after it:
+        it has to bring the same."""
         behind = self.position - stream.offset
+        half = len(buffer) // 2
         while behind:
             cancel.check()
-            count = stream.readinto(buffer[: min(len(buffer), behind)])
+            count = stream.readinto(buffer[: min(half, behind)])
             if not count:
                 raise ConnectionBrokenError(
                     f"blob {self._digest}: the source ended after {self.position - behind} bytes, "
                     f"{self._size} are expected"
                 )
+            self._compare(buffer[:count], self.position - behind, buffer[half : half + count])
             behind -= count
+
+    def _compare(self, data: memoryview, offset: int, room: memoryview) -> None:
+        try:
+            found = os.preadv(self._fd, [room], offset)
+        except OSError as error:
+            raise disk_error(error, self._path, "read") from error
+        if room[:found] != data:
+            self.discard()
+            raise DigestMismatchError(
+                f"blob {self._digest}: the source has other bytes from {offset} on than what was "
+                "fetched before; both are given up",
+                expected=str(self._digest),
+            )
 
     def _append(self, data: memoryview) -> None:
         try:
@@ -254,17 +274,6 @@ class Partial:
         if isinstance(failure, DiskFullError):
             self.discard()
         raise failure from error
-
-
-def _is_at(mine: os.stat_result, path: str) -> bool:
-    """Whether the open file, of which that is known, is the one that the path names now."""
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISREG(mine.st_mode):
-        raise StoreError(f"{path} is not a plain file")
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _goes_on(stream: BlobStream, buffer: memoryview) -> bool:

@@ -6,6 +6,7 @@
     images/index.json            descriptors; a name is the annotation of `REF_NAME`, and what
                                  belongs to an image has none, but that of `SUBJECT`
     images/blobs/ALGORITHM/HEX   content; a file is here only when it is whole and verified
+    ingest/quarantine/…          content that was found to be damaged, moved aside
 
 `index.json` is changed under the lock ``ingest/index.lock``, by any process that uses this
 module; other tools know nothing of the lock, so that a change of theirs at the same moment can
@@ -22,7 +23,8 @@ import dataclasses
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -33,13 +35,22 @@ from ..digest import Digest
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
+    InvalidDigestError,
     ManifestError,
     RegistryError,
     StoreError,
 )
 from ..manifest import OCI_INDEX
 from ..referrers import COSIGN_SUFFIXES, Companion
-from .disk import disk_error, file_lock, make_directory, replace_file, sweep, sync_directory
+from .disk import (
+    disk_error,
+    file_lock,
+    is_at,
+    make_directory,
+    replace_file,
+    sweep,
+    sync_directory,
+)
 
 __all__ = ["REF_NAME", "SUBJECT", "SUFFIX", "Layout"]
 
@@ -149,35 +160,37 @@ class Layout:
 
         Entries of other tools that have no name, or are no descriptors, are passed over.
         """
-        found = []
-        for entry in _manifests(self._read(), self._index):
-            name = _name(entry)
-            if name is None:
-                continue
-            try:
-                descriptor = Descriptor.from_json(entry)
-            except ManifestError:
-                continue
-            rest = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
-            found.append((name, dataclasses.replace(descriptor, annotations=rest)))
-        return found
+        return _named(self.raw_entries())
 
-    def set_entry(self, name: str, descriptor: Descriptor, cancel: Cancellation) -> None:
+    def set_entry(
+        self,
+        name: str,
+        descriptor: Descriptor,
+        cancel: Cancellation,
+        needs: Collection[Digest] = (),
+    ) -> list[Digest]:
         """Let ``name`` name ``descriptor`` and nothing else. Durable when it returns.
 
-        Raises `CancelledError`, and nothing has changed.
+        What of ``needs`` is not here is returned, and then nothing was changed: it is looked for
+        under the lock under which content is removed, so that no name comes to lead to what
+        was removed meanwhile. Raises `CancelledError`, and nothing has changed.
         """
         cancel.check()
         self._sync_blobs()
         annotations = {**descriptor.annotations, REF_NAME: name}
         entry = dataclasses.replace(descriptor, annotations=annotations, data=None).to_json()
+        missing: list[Digest] = []
 
         def change(entries: list[Any]) -> list[Any]:
+            missing.extend(one for one in needs if self.size(one) is None)
+            if missing:
+                return entries
             kept, places = _without(entries, name)
             kept.insert(places[0] if places else len(kept), entry)
             return kept
 
         self._change(change, cancel)
+        return missing
 
     def remove_entry(self, name: str, cancel: Cancellation) -> bool:
         """Let ``name`` name nothing. False when it did so before. Durable when it returns.
@@ -194,6 +207,82 @@ class Layout:
 
         self._change(change, cancel)
         return removed
+
+    def remove_entries(
+        self, choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]]
+    ) -> None:
+        """Let the names that ``choose`` picks of all name nothing, all or, where it raises,
+        none. Durable when it returns."""
+
+        def change(entries: list[Any]) -> list[Any]:
+            gone = choose(_named(entries))
+            return [entry for entry in entries if _name(entry) not in gone]
+
+        self._change(change, Cancellation())
+
+    def drop_entries(self, gone: Callable[[Any], bool]) -> None:
+        """Remove the entries, named or not, for which ``gone`` is true."""
+        self._change(
+            lambda entries: [entry for entry in entries if not gone(entry)], Cancellation()
+        )
+
+    # upkeep
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[list[Any]]:
+        """Hold the lock of the index; gives its entries, those of other tools too. Content is
+        removed under it only. It is held for moments."""
+        with self._locked(Cancellation()):
+            yield self.raw_entries()
+
+    def barrier(self, cancel: Cancellation) -> None:
+        """Return when nobody removes content who had begun before the call."""
+        with self._locked(cancel):
+            pass
+
+    def raw_entries(self) -> list[Any]:
+        return _manifests(self._read(), self._index)
+
+    def blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """All content, in no order; files whose names are no digests are passed over."""
+        try:
+            directories = [one.name for one in os.scandir(self._blobs) if one.is_dir()]
+            for algorithm in directories:
+                with os.scandir(self._blobs / algorithm) as entries:
+                    yield from _digests(algorithm, entries)
+        except OSError as error:
+            raise disk_error(error, self._blobs, "list") from error
+
+    def remove(self, digest: Digest) -> bool:
+        """Remove content; False if there was none. Called with the lock held (`locked`)."""
+        path = self.path(digest)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise disk_error(error, path, "remove") from error
+        return True
+
+    def set_aside(self, digest: Digest, found: os.stat_result) -> bool:
+        """Move damaged content to the quarantine, if it is still the file ``found``.
+
+        False where it was replaced or removed meanwhile. It is done under the lock, so that
+        no name can be given meanwhile to what relied on it.
+        """
+        quarantine = self.ingest / "quarantine"
+        make_directory(quarantine)
+        path = self.path(digest)
+        target = quarantine / f"{digest.algorithm}-{digest.hex}.{time.time_ns()}"
+        with self.locked():
+            if not is_at(found, str(path)):
+                return False
+            try:
+                path.rename(target)
+                os.utime(target)
+            except OSError as error:
+                raise disk_error(error, path, "move aside") from error
+        return True
 
     # what belongs to others
 
@@ -292,6 +381,33 @@ class Layout:
             cancel.check()  # who gave up must not find it done
             replace_file(self._index, _dump({**document, "manifests": after}), self.ingest)
             sync_directory(self.images)
+
+
+def _named(entries: list[Any]) -> list[tuple[str, Descriptor]]:
+    found = []
+    for entry in entries:
+        name = _name(entry)
+        if name is None:
+            continue
+        try:
+            descriptor = Descriptor.from_json(entry)
+        except ManifestError:
+            continue
+        rest = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
+        found.append((name, dataclasses.replace(descriptor, annotations=rest)))
+    return found
+
+
+def _digests(
+    algorithm: str, entries: Iterator[os.DirEntry[str]]
+) -> Iterator[tuple[Digest, os.stat_result]]:
+    for entry in entries:
+        try:
+            digest = Digest(algorithm=algorithm, hex=entry.name)
+            if entry.is_file(follow_symlinks=False):
+                yield digest, entry.stat(follow_symlinks=False)
+        except (InvalidDigestError, FileNotFoundError):
+            continue
 
 
 def _without(entries: list[Any], name: str) -> tuple[list[Any], list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -12,16 +12,19 @@ from typing import Final
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import CancelledError, DigestMismatchError, DoesNotExistError
+from ..errors import CancelledError, DigestMismatchError, DoesNotExistError, GoneError
 from ..manifest import MANIFEST_LIMIT
 from ..observe import LogCallback, ProgressCallback
 from ..reference import Reference
 from ..referrers import Companion
 from .layout import Layout
+from .leases import Lease
 from .memory import MemorySource
+from .origins import Claim, Origins
 from .retry import RetryPolicy
 from .source import Source
 from .transfers import Transfer, Transfers
+from .upkeep import Upkeep
 from .workers import Workers
 
 __all__ = ["Store"]
@@ -44,6 +47,10 @@ class Store:
         self, images: Path, ingest: Path, *, workers: int = 4, retry: RetryPolicy | None = None
     ) -> None:
         self._layout = Layout(images, ingest)
+        #: Where content came from.
+        self.origins = Origins(ingest)
+        #: The names that go, the sweep, and what is damaged.
+        self.upkeep = Upkeep(self._layout, self.origins)
         self._transfers = Transfers(self._layout, Workers(workers), retry or RetryPolicy())
 
     def __enter__(self) -> Store:
@@ -139,6 +146,7 @@ class Store:
         cancel: Cancellation | None = None,
         progress: ProgressCallback | None = None,
         log: LogCallback | None = None,
+        claim: Claim | None = None,
     ) -> Transfer:
         """See to it that the content is here; return a ticket at once.
 
@@ -150,14 +158,21 @@ class Store:
         was there already) and the bytes done and in all; ``log`` with what went wrong and is
         tried again. Both are called from other threads.
 
+        With a ``claim``, what the store has, or is fetching, serves its repository only when
+        that has shown that it has it (see `store.origins`); without one, whatever is here is the
+        taker's.
+
         Raises `StoreError` on a closed store; whatever else fails, `Transfer.wait` raises:
         what the source raised, `DigestMismatchError`, `DiskFullError`, `CancelledError`.
         """
-        if self.has(descriptor.digest, descriptor.size):
-            ticket = Transfer(descriptor, source, progress, log)
+        inline = _inline(descriptor)
+        if inline is not None:
+            claim = None  # who has the manifest has this
+        ticket = Transfer(descriptor, inline or source, progress, log, claim)
+        mine = claim is None or claim.holds(descriptor.digest)
+        if mine and self.has(descriptor.digest, descriptor.size):
             ticket.settle("exists")
             return ticket
-        ticket = Transfer(descriptor, _inline(descriptor) or source, progress, log)
         if cancel is not None and cancel.cancelled:
             ticket.leave()
         else:
@@ -187,21 +202,33 @@ class Store:
 
     # names
 
+    def lease(self) -> Lease:
+        """Keeps what an operation brings, or reads, from being swept until it is closed."""
+        return Lease(self._layout)
+
     def tag(
         self,
         reference: Reference | str,
         descriptor: Descriptor,
+        needs: Collection[Digest] = (),
         *,
         cancel: Cancellation | None = None,
     ) -> None:
         """Let ``reference`` name ``descriptor``, and nothing else any more.
 
         Durable, with the content that is here, when it returns. Raises `DoesNotExistError`
-        when the content is not in the store, and `CancelledError`, when nothing has changed:
-        another process may hold the index for a while.
+        when the content is not in the store; `GoneError` when content that it ``needs`` is not
+        there any more, and then the name is as it was; and `CancelledError`, when nothing has
+        changed: another process may hold the index for a while.
         """
         self.size(descriptor.digest)
-        self._layout.set_entry(str(reference), descriptor, cancel or Cancellation())
+        wanted = dict.fromkeys((descriptor.digest, *needs))
+        gone = self._layout.set_entry(str(reference), descriptor, cancel or Cancellation(), wanted)
+        if gone:
+            raise GoneError(
+                f"{reference}: {gone[0]} was removed from the store meanwhile; try again",
+                digests=list(map(str, gone)),
+            )
 
     def untag(self, reference: Reference | str, *, cancel: Cancellation | None = None) -> bool:
         """Let ``reference`` name nothing; the content stays. False if it did so before.

@@ -5,7 +5,7 @@ Who owns what:
 - A `Flight` is the one movement of a blob in this process. Its partial file, and everything
   that touches it, belongs to the worker thread that takes its step; between two steps to
   whoever took the step out of the queue.
-- A `Transfer` is one taker's ticket. Its owner waits on it in a thread of its own.
+- A `Transfer` is one taker's ticket (`store.ticket`). Its owner waits on it in a thread of its own.
 - The mutex of `Transfers` guards the table of flights and each flight's takers. It is held for
   moments only: never while bytes move, a file is touched or a callback runs. The only lock
   taken under it is the ticket's own.
@@ -14,6 +14,12 @@ A taker that is cancelled leaves at once, whatever the movement is doing; the mo
 for those who stay, and is cancelled when the last has left. A source belongs to the taker that
 brought it: when it fails for good, its taker fails, and the others' sources are asked. What
 fails for the store (a full disk) fails for all.
+
+Who may share a movement: takers whose claims are of one registry, so that every byte of it came
+from that registry. A taker of a repository that has not shown that it has the blob is let in when
+the registry says so (a `Question`), and gets an outcome only when that was shown (see
+`store.origins`). Another registry's movement of the same blob waits for the partial file, as
+another process's does.
 """
 
 from __future__ import annotations
@@ -22,30 +28,22 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, TypeAlias
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import (
-    CancelledError,
-    DigestMismatchError,
-    InvalidDigestError,
-    RegistryError,
-    StoreError,
-)
-from ..observe import LogCallback, ProgressCallback
+from ..errors import DigestMismatchError, InvalidDigestError, RegistryError, StoreError
 from .ingest import Partial
 from .layout import Layout
-from .retry import Attempt, RetryPolicy, Tally, can_help, out_of_range
+from .origins import Claim
+from .proof import Question, compare
+from .retry import Attempt, RetryPolicy, can_help, out_of_range
 from .source import Alternatives, Paced, Source
+from .ticket import Outcome, Transfer
 from .workers import Workers
 
 __all__ = ["Outcome", "Transfer", "Transfers"]
-
-#: How a descriptor got into the store: it was there, or it was brought.
-Outcome = Literal["exists", "fetched"]
 
 _FIRST_POLL: Final = 0.005  # seconds between two tries for a lock that another process holds
 _MOST_POLL: Final = 0.1
@@ -53,107 +51,38 @@ _WORTH_TELLING: Final = 1.0
 _REPORT_EVERY: Final = 0.1  # seconds between two reports of one blob
 
 
-class Transfer:
-    """One taker's ticket for one descriptor. Thread-safe.
+#: What takers have in common who share a movement: the content, and the registry.
+_Key: TypeAlias = tuple[Digest, int, str]
 
-    It is settled once: with an outcome, with an error, or by its taker's leaving.
-    """
 
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        source: Source,
-        progress: ProgressCallback | None = None,
-        log: LogCallback | None = None,
-    ) -> None:
-        self.descriptor = descriptor
-        self.source = source
-        self.progress = progress
-        self.log = log
-        self.tally = Tally()
-        self._settled = threading.Event()
-        self._mutex = threading.Lock()  # guards what follows; innermost
-        self._outcome: Outcome | None = None
-        self._error: Exception | None = None
-        self._watchers: list[Callable[[Transfer], object]] = []
-
-    def __repr__(self) -> str:
-        state = "moving" if not self.settled else self._outcome or "failed"
-        return f"Transfer({self.descriptor.digest}, {state})"
-
-    @property
-    def settled(self) -> bool:
-        """Whether it is known how it ended."""
-        return self._settled.is_set()
-
-    def wait(self, cancel: Cancellation | None = None) -> Outcome:
-        """Wait for the end: ``exists`` or ``fetched``.
-
-        Raises the error that ended it; `CancelledError` when its taker or ``cancel`` gave up,
-        which takes it out of the movement.
-        """
-        if cancel is None:
-            self._settled.wait()
-        else:
-            with cancel.calling(self.leave):
-                self._settled.wait()
-        return self.result()
-
-    def result(self) -> Outcome:
-        """What `wait` returns or raises, at once. Raises RuntimeError before it is settled."""
-        if self._error is not None:
-            raise self._error
-        if self._outcome is None:
-            raise RuntimeError(f"{self!r} is not settled")
-        return self._outcome
-
-    def leave(self) -> None:
-        """Give up, with `CancelledError` for who waits. Once it is settled, this does nothing."""
-        self.settle(None, CancelledError())
-
-    def on_settled(self, watcher: Callable[[Transfer], object]) -> None:
-        """Call ``watcher`` when it is settled, in the thread that settles it; at once if it is.
-
-        It must return at once and not raise.
-        """
-        with self._mutex:
-            if not self._settled.is_set():
-                self._watchers.append(watcher)
-                return
-        watcher(self)
-
-    def settle(self, outcome: Outcome | None, error: Exception | None = None) -> bool:
-        """Say how it ended, for the store. False when that was said before."""
-        with self._mutex:
-            if self._settled.is_set():
-                return False
-            self._outcome, self._error = outcome, error
-            watchers, self._watchers = self._watchers, []
-            self._settled.set()
-        for watcher in watchers:
-            watcher(self)
-        return True
+def _key(descriptor: Descriptor, claim: Claim | None) -> _Key:
+    return descriptor.digest, descriptor.size, "" if claim is None else claim.host
 
 
 class Flight:
     """The movement of one blob, and who waits for it."""
 
-    def __init__(self, owner: Transfers, descriptor: Descriptor, group: int) -> None:
+    def __init__(self, owner: Transfers, ticket: Transfer) -> None:
         self._owner = owner
-        self.descriptor = descriptor
+        self.descriptor = ticket.descriptor
+        self.claim = ticket.claim
         self.cancel = Cancellation()
-        self.group = group
+        self.group = id(ticket.source)
         self.takers: list[Transfer] = []  # guarded by the mutex of the owner, as is `ended`
         self.ended = False
-        self._name = str(descriptor.digest)
+        self.joined: set[str] = set()  # the repositories of takers; guarded likewise
+        self.proved: set[str] = set()  # those that have shown that they have it; likewise
+        self._name = str(ticket.descriptor.digest)
+        self._own = True  # the partial file has nothing of another registry
+        self._compared = 0
         self._partial: Partial | None = None
         self._polls = 0
         self._furthest = 0  # bytes that were fetched once: those that are fetched again are no gain
         self._reported = ("", 0.0)
 
     @property
-    def key(self) -> tuple[Digest, int]:
-        return self.descriptor.digest, self.descriptor.size
+    def key(self) -> _Key:
+        return _key(self.descriptor, self.claim)
 
     def step(self, buffer: memoryview) -> None:
         """Make one attempt, and submit the next one where another is needed."""
@@ -197,16 +126,19 @@ class Flight:
 
     def _try(self, taker: Transfer, attempt: Attempt, buffer: memoryview) -> Outcome | None:
         """Bring the blob; None while another process is at it."""
-        digest, size = self.key
+        digest, size = self.descriptor.digest, self.descriptor.size
         layout = self._owner.layout
         if self._partial is None or self._partial.closed:
+            if layout.size(digest) == size:  # another registry, or another process, was faster
+                return self._prove(taker, attempt, buffer)
             self._partial = Partial.claim(layout, self.descriptor)
             if self._partial is None:
                 return None
-            if layout.size(digest) == size:  # another process was faster
+            if layout.size(digest) == size:
                 self._partial.discard()
-                return "exists"
+                return self._prove(taker, attempt, buffer)
             self._partial.resume(buffer, self.cancel, self._report)
+            self._own = self._is_own(self._partial, len(buffer))
         partial = self._partial
         attempt.mixed = partial.position > 0
         if not partial.complete:
@@ -220,16 +152,60 @@ class Flight:
     ) -> None:
         begin = partial.position
         # The taker's own descriptor: what it says of the same content may differ (its urls).
-        stream = taker.source.open(taker.descriptor, begin, self.cancel)
+        stream = taker.source.open(taker.descriptor, begin if self._own else 0, self.cancel)
         attempt.opened = True
+        self._owner.shown(self, taker)
         try:
             self._report("fetching", begin)
             partial.fill(stream, buffer, self.cancel, self._report)
         finally:
             attempt.gained = partial.position > max(begin, self._furthest)
             self._furthest = max(partial.position, self._furthest)
+            # What was there is what this registry has too, if anything came after it.
+            self._own = self._own or partial.position > begin
             with contextlib.suppress(RegistryError, OSError):  # what was read is read
                 stream.close()
+
+    def _is_own(self, partial: Partial, small: int) -> bool:
+        """Whether what the partial file holds came from this registry. Noted for what follows;
+        what comes with one read is not worth a note."""
+        claim = self.claim
+        if claim is None:
+            return True
+        digest = self.descriptor.digest
+        if partial.position:
+            return claim.origins.begun(claim.host, digest, partial.inode)
+        if self.descriptor.size > small:
+            claim.origins.begin(claim.host, digest, partial.inode)
+        return True
+
+    def _prove(self, taker: Transfer, attempt: Attempt, buffer: memoryview) -> Outcome | None:
+        """The content is here. Where its registry has not shown that it has it, it has to send
+        the same. None where the content that is here turned out to be damaged."""
+        digest = self.descriptor.digest
+        if self.claim is None or self.claim.near(digest):
+            return "exists"
+        begin = self._compared
+        stream = taker.source.open(self.descriptor, begin, self.cancel)
+        attempt.opened = True
+
+        def told(done: int) -> None:
+            self._compared = done
+            self._report("comparing", done)
+
+        try:
+            same = compare(
+                self._owner.layout, self.descriptor, stream, buffer, begin, self.cancel, told
+            )
+        finally:
+            attempt.gained = self._compared > begin
+            with contextlib.suppress(RegistryError, OSError):
+                stream.close()
+        if same:
+            self._owner.shown(self, taker)
+            return "exists"
+        self._compared = 0
+        return None
 
     def _fail(self, taker: Transfer, attempt: Attempt, error: Exception) -> float | None:
         """What follows a failure: the seconds until the next attempt, or None without one."""
@@ -299,7 +275,8 @@ class Transfers:
         self.policy = policy
         self._workers = workers
         self._mutex = threading.Lock()
-        self._flights: dict[tuple[Digest, int], Flight] = {}
+        self._flights: dict[_Key, Flight] = {}
+        self._questions: set[Transfer] = set()
         self._closed = False
 
     def start(self, ticket: Transfer, cancel: Cancellation | None) -> None:
@@ -307,24 +284,86 @@ class Transfers:
 
         Raises `StoreError` after `close`.
         """
-        descriptor = ticket.descriptor
-        with self._mutex:
-            if self._closed:
-                raise StoreError("the store is closed", retryable=True)
-            key = descriptor.digest, descriptor.size
-            flight = self._flights.get(key)
-            fresh = flight is None
-            if flight is None:
-                flight = self._flights[key] = Flight(self, descriptor, id(ticket.source))
-            joined = flight
-            # The ticket is new, so the watcher cannot run at once, under the mutex.
-            ticket.on_settled(lambda _: self._left(joined, ticket))
-            flight.takers.append(ticket)
         if cancel is not None:
             forget = cancel.on_cancel(ticket.leave)
             ticket.on_settled(lambda _: forget())
+        self._enter(ticket, sure=False)
+
+    def _enter(self, ticket: Transfer, *, sure: bool) -> None:
+        """Join, begin, or ask first. ``sure``: its repository is known to have it."""
+        descriptor, claim = ticket.descriptor, ticket.claim
+        if claim is not None and not sure:
+            sure = claim.holds(descriptor.digest)
+            here = self.layout.size(descriptor.digest) == descriptor.size
+            if not sure and here and claim.near(descriptor.digest):
+                self._ask(ticket, claim)
+                return
+        with self._mutex:
+            if self._closed:
+                raise StoreError("the store is closed", retryable=True)
+            key = _key(descriptor, claim)
+            flight = self._flights.get(key)
+            fresh = flight is None
+            if flight is None:
+                flight = self._flights[key] = Flight(self, ticket)
+            welcome = fresh or sure or claim is None or claim.repository in flight.joined
+            if welcome:
+                flight.takers.append(ticket)
+            if welcome and claim is not None:
+                flight.joined.add(claim.repository)
+                if sure:
+                    flight.proved.add(claim.repository)
+        if not welcome and claim is not None:
+            self._ask(ticket, claim)
+            return
+        joined = flight
+        # Who has left by now is taken out at once.
+        ticket.on_settled(lambda _: self._left(joined, ticket))
         if fresh:
             self.submit(flight, 0.0)
+
+    def _ask(self, ticket: Transfer, claim: Claim) -> None:
+        """Ask the registry whether the ticket's repository has the blob, and go on from there."""
+        with self._mutex:
+            if self._closed:
+                raise StoreError("the store is closed", retryable=True)
+            self._questions.add(ticket)
+        ticket.on_settled(self._answered)
+        question = Question(
+            ticket.descriptor,
+            claim,
+            lambda: self._granted(ticket, claim),
+            lambda error: ticket.settle(None, error),
+        )
+        ticket.on_settled(lambda _: question.cancel.cancel())
+        try:
+            taken = self._workers.submit(question.step, 0.0, id(ticket.source))
+        except RuntimeError as error:
+            ticket.settle(None, StoreError(f"no thread for a transfer: {error}"))
+        else:
+            if not taken:
+                ticket.settle(None, StoreError("the store was closed", retryable=True))
+
+    def _granted(self, ticket: Transfer, claim: Claim) -> None:
+        """The registry says that the ticket's repository has the blob."""
+        self._answered(ticket)
+        descriptor = ticket.descriptor
+        if self.layout.size(descriptor.digest) == descriptor.size:
+            claim.confirm(descriptor.digest)
+            if claim.holds(descriptor.digest):
+                ticket.settle("exists")
+                return
+        self._enter(ticket, sure=True)
+
+    def _answered(self, ticket: Transfer) -> None:
+        with self._mutex:
+            self._questions.discard(ticket)
+
+    def shown(self, flight: Flight, taker: Transfer) -> None:
+        """The taker's repository has shown that it has the blob of the flight."""
+        if taker.claim is not None:
+            with self._mutex:
+                flight.proved.add(taker.claim.repository)
 
     def submit(self, flight: Flight, delay: float) -> None:
         """Let a worker take the flight's next step. Called by who owns the flight."""
@@ -351,24 +390,41 @@ class Transfers:
     def finish(
         self, flight: Flight, outcome: Outcome | None, error: Exception | None = None
     ) -> None:
-        """End the flight, alike for all its takers."""
-        for taker in self._end(flight):
-            taker.settle(outcome, error)
+        """End the flight, alike for all its takers; but who has no right to the content yet has
+        to ask for it."""
+        takers = self._end(flight)
+        try:
+            if outcome is not None and flight.claim is not None:
+                for repository in flight.proved:
+                    origins, host = flight.claim.origins, flight.claim.host
+                    origins.record(host, repository, flight.descriptor.digest)
+            for taker in takers:
+                claim = taker.claim
+                if outcome is None or claim is None or claim.repository in flight.proved:
+                    taker.settle(outcome, error)
+                elif not taker.settled:
+                    self._enter(taker, sure=False)
+        except StoreError as failure:
+            for taker in takers:
+                taker.settle(None, failure)  # those that are settled stay so
 
     def close(self, timeout: float) -> bool:
         """End all movements, and wait for the workers. False if one of them still runs."""
         with self._mutex:
             self._closed = True
             flights = list(self._flights.values())
+            questions = list(self._questions)
         for flight in flights:
             for taker in self.takers(flight):
                 taker.settle(None, StoreError("the store was closed", retryable=True))
+        for taker in questions:
+            taker.settle(None, StoreError("the store was closed", retryable=True))
         return self._workers.close(timeout)
 
     def _left(self, flight: Flight, ticket: Transfer) -> None:
         """``ticket`` is settled; the flight ends when it was the last."""
         with self._mutex:
-            if flight.ended:
+            if flight.ended or ticket not in flight.takers:
                 return
             flight.takers.remove(ticket)
             if flight.takers:

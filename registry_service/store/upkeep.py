@@ -1,0 +1,127 @@
+"""Keeping the store in order: names that go, content that nobody names, content that is damaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from io import BufferedReader
+from typing import Final
+
+from ..cancel import Cancellation
+from ..descriptor import Descriptor
+from ..digest import HASHABLE, Digest
+from .disk import disk_error
+from .layout import Layout
+from .marks import Document, Marks
+from .origins import Origins
+from .sweep import Swept, collect, sweep_partials
+
+__all__ = ["Upkeep"]
+
+_PIECE: Final = 1024 * 1024
+
+
+class Upkeep:
+    """What keeps a store in order. Thread-safe; each method raises `StoreError`."""
+
+    def __init__(self, layout: Layout, origins: Origins) -> None:
+        self._layout = layout
+        self._origins = origins
+
+    def remove_names(
+        self, choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]]
+    ) -> None:
+        """Let the names that ``choose`` picks of all stand for nothing; the content stays.
+
+        Nothing is given a name meanwhile. Where ``choose`` raises, nothing is changed.
+        """
+        self._layout.remove_entries(choose)
+
+    def collect(
+        self,
+        *,
+        grace: float = 0.0,
+        dry_run: bool = False,
+        only: Collection[Digest] | None = None,
+        cancel: Cancellation | None = None,
+    ) -> Iterator[Swept]:
+        """Remove content that no name leads to; see `sweep.collect`."""
+        yield from collect(
+            self._layout,
+            grace=grace,
+            dry_run=dry_run,
+            only=only,
+            cancel=cancel or Cancellation(),
+        )
+        if not dry_run and only is None:
+            self._origins.tidy(lambda digest: self._layout.size(digest) is not None)
+
+    def sweep_partials(self, age: float, *, dry_run: bool = False) -> tuple[int, int]:
+        """Remove what nobody took up for ``age`` seconds; see `sweep.sweep_partials`."""
+        return sweep_partials(self._layout, age, dry_run=dry_run)
+
+    def led_to(self) -> set[Digest]:
+        """All content that names lead to, there or not, as far as it can be read."""
+        marks = Marks(self._layout, strict=False)
+        marks.add_entries(self._layout.raw_entries(), lambda subject: False)
+        marks.look_for_referrers(digest for digest, _ in self._layout.blobs())
+        return marks.marked
+
+    def below(self, digest: Digest) -> set[Digest]:
+        """That content, and what it leads to, there or not."""
+        marks = Marks(self._layout, strict=False)
+        marks.add(digest)
+        return marks.marked
+
+    def blobs(self) -> Iterator[tuple[Digest, int]]:
+        """All content and its size in bytes, in no order."""
+        return ((digest, found.st_size) for digest, found in self._layout.blobs())
+
+    def media_type(self, digest: Digest) -> str:
+        """What the content says of itself, or empty."""
+        document = Document.parse(Marks(self._layout).peek(digest))
+        return "" if document is None else document.media_type
+
+    def intact(
+        self,
+        digest: Digest,
+        size: int | None = None,
+        *,
+        repair: bool = False,
+        cancel: Cancellation,
+        told: Callable[[int], object] = lambda done: None,
+    ) -> bool:
+        """Whether the content is what its digest says, and of ``size`` bytes if that is given;
+        ``told`` hears how many bytes were read. Of digests that cannot be verified, the size
+        counts. With ``repair``, damaged content is moved aside.
+
+        Raises `DoesNotExistError`, `CancelledError`.
+        """
+        with self._layout.open(digest) as file:
+            found = os.fstat(file.fileno())
+            good = size in (None, found.st_size) and self._matches(file, digest, cancel, told)
+        if not good and repair:
+            self._layout.set_aside(digest, found)
+        return good
+
+    def _matches(
+        self,
+        file: BufferedReader,
+        digest: Digest,
+        cancel: Cancellation,
+        told: Callable[[int], object],
+    ) -> bool:
+        if digest.algorithm not in HASHABLE:
+            return True
+        hasher = digest.hasher()
+        buffer = memoryview(bytearray(_PIECE))
+        done = 0
+        try:
+            while count := file.readinto(buffer):
+                cancel.check()
+                hasher.update(buffer[:count])
+                done += count
+                told(done)
+        except OSError as error:
+            raise disk_error(error, self._layout.path(digest), "read") from error
+        return digest.matches(hasher)

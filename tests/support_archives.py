@@ -186,15 +186,17 @@ def keep(store: Store, name: Reference, image: Image | ImageIndex, *, parts: int
 
 
 def save(store: Store, *names: Reference, form: Form, **options: Any) -> bytes:
-    plan = archives.save(
-        names,
-        form=form,
-        store=store,
-        cancel=Cancellation(),
-        observer=options.pop("observer", Observer()),
-        **options,
-    )
-    content = b"".join(plan.pieces())
+    with store.lease() as lease:
+        plan = archives.save(
+            names,
+            form=form,
+            store=store,
+            lease=lease,
+            cancel=Cancellation(),
+            observer=options.pop("observer", Observer()),
+            **options,
+        )
+        content = b"".join(plan.pieces())
     assert len(content) == plan.size
     return content
 

@@ -245,11 +245,17 @@ def test_a_cancel_ends_a_save_within_a_second(store: Store) -> None:
     for blob in (raw, packed):
         store.ensure(source.add(blob), source).wait()
     store.tag(NAME, store.put(manifest, image.media_type))
-    cancelled_within_a_second(
-        lambda cancel, observer: archives.save(
-            [NAME], form=Form.DOCKER, store=store, cancel=cancel, observer=observer
+    with store.lease() as lease:
+        cancelled_within_a_second(
+            lambda cancel, observer: archives.save(
+                [NAME],
+                form=Form.DOCKER,
+                store=store,
+                lease=lease,
+                cancel=cancel,
+                observer=observer,
+            )
         )
-    )
 
 
 def cancelled_within_a_second(run: Callable[[Cancellation, Observer], object]) -> None:

@@ -498,8 +498,9 @@ def test_inline_content_is_taken_from_where_it_stands(bench: Bench, registry: Re
     wrong = {**part, "data": base64.b64encode(b"{}").decode()}
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [wrong]}
     registry.put_manifest("test/bad", "1", document(index), OCI_INDEX)
-    with_nothing = bench.job("pull", f"{registry.host}/test/bad:1")
-    assert with_nothing.run() is Status.OK  # the store has it
+    # nor is what the store has of another repository this one's
+    status, message = bench.fail("pull", f"{registry.host}/test/bad:1")
+    assert (status, "does not exist" in message) == (Status.ERROR, True)
     status, message = bench.fail("inspect", f"{registry.host}/test/bad:1", remote=True)
     assert (status, "does not exist" in message) == (Status.ERROR, True)
 

@@ -25,8 +25,9 @@ from ..observe import Observer, Settled
 from ..platform import Platform
 from ..reference import Reference
 from ..session.v2 import V2Client
-from ..store import Store
+from ..store import Lease, Store, Transfer
 from .content import ALL, Node, check_platform, find, platforms, tree
+from .keeping import Keeping, claim_of_file, pin_tree
 from .push import push
 from .selection import select
 
@@ -71,10 +72,11 @@ def save(
     form: Form,
     store: Store,
     platform: str = "",
+    lease: Lease,
     cancel: Cancellation,
     observer: Observer,
 ) -> Plan:
-    """An archive of images of the store, ready to be written.
+    """An archive of images of the store, ready to be written while ``lease`` keeps them.
 
     A docker-archive has of an index the image of ``platform``, or of this machine's. An OCI
     archive keeps an index, with those of its platforms that the store has; ``platform`` saves
@@ -90,6 +92,7 @@ def save(
     for reference in dict.fromkeys(references):
         cancel.check()
         top = tree(store, find(store, reference))
+        pin_tree(lease, reference, top, cancel)
         node = top
         if form is Form.DOCKER or platform not in ("", ALL):
             node = _chosen(reference, top, platform)
@@ -177,12 +180,14 @@ def load(
         path, scratch=store.scratch, places=places, cancel=cancel, observer=observer
     ) as archive:
         images = _named(archive, name)
-        loads = [_Load(archive, image, store, cancel, observer) for image in images]
-        for one in loads:
-            one.content()
-        for one in loads:
-            cancel.check()
-            one.name()
+        with store.lease() as lease:
+            keeping = Keeping(store, lease, claim_of_file())
+            loads = [_Load(archive, image, store, keeping, cancel, observer) for image in images]
+            for one in loads:
+                one.content()
+            for one in loads:
+                cancel.check()
+                one.name()
         return [image.descriptor for image in images]
 
 
@@ -222,10 +227,12 @@ class _Load:
         archive: Archive,
         image: ArchivedImage,
         store: Store,
+        keeping: Keeping,
         cancel: Cancellation,
         observer: Observer,
     ) -> None:
         self._image = image
+        self._keeping = keeping
         self._store = store
         self._cancel = cancel
         self._observer = observer
@@ -244,31 +251,36 @@ class _Load:
             self._cancel.check()
             found = one.manifest
             had = self._store.has(found.digest, len(found.raw))
-            self._store.put(found.raw, found.media_type, found.digest)
+            self._keeping.put(found.raw, found.media_type, found.digest)
             self._settle(one.descriptor, "exists" if had else "loaded")
 
     def name(self) -> None:
         """The names, last; the image's own row with each."""
         for name in self._image.names:
-            self._store.tag(str(name), self._image.descriptor, cancel=self._cancel)
+            self._keeping.name(name, self._image.descriptor, self._ensure, self._cancel)
             self._tell(name, self._image.descriptor, self._states[self._image.descriptor.digest])
 
     def _blobs(self, descriptors: Sequence[Descriptor]) -> None:
+        self._keeping.rely(descriptors)
         with contextlib.ExitStack() as leaving:
             tickets = {}
             for descriptor in descriptors:
-                ticket = self._store.ensure(
-                    descriptor,
-                    self._source,
-                    cancel=self._cancel,
-                    progress=self._observer.progress,
-                    log=self._observer.log,
-                )
+                ticket = self._ensure(descriptor)
                 leaving.callback(ticket.leave)
                 tickets[ticket] = descriptor
             for ticket in self._store.settled(list(tickets), self._cancel):
                 had = ticket.result() == "exists"
                 self._settle(tickets[ticket], "exists" if had else "loaded")
+
+    def _ensure(self, descriptor: Descriptor) -> Transfer:
+        return self._store.ensure(
+            descriptor,
+            self._source,
+            cancel=self._cancel,
+            progress=self._observer.progress,
+            log=self._observer.log,
+            claim=self._keeping.claim,
+        )
 
     def _settle(self, descriptor: Descriptor, state: str) -> None:
         self._states[descriptor.digest] = state

@@ -14,6 +14,7 @@ from ..observe import Observer, Settled
 from ..reference import Reference
 from ..store import Store
 from .content import Node, find, tree
+from .keeping import pin_tree
 from .selection import missing, select
 
 __all__ = ["convert_image", "converted_tree"]
@@ -40,17 +41,32 @@ def convert_image(
         raise InvalidReferenceError(
             f"{target}: a new name is a tag; the digest comes of the conversion"
         )
-    node = select(tree(store, find(store, source)), platform)
-    if not node.complete:
-        raise StoreError(
-            f"the store does not have all of {source} ({missing(node)}); pull it with the "
-            "platform 'all', or convert one platform",
-            code="incomplete",
-        )
-    changed = converted_tree(node, format, cancel=cancel, observer=observer)
-    if changed is None or changed.manifest is None:
-        raise ManifestError(f"{source} is no image, and so there is no {format.value} manifest")
-    named = changed.manifest.descriptor
+    with store.lease() as lease:
+        whole = tree(store, find(store, source))
+        node = select(whole, platform)
+        if not node.complete:
+            raise StoreError(
+                f"the store does not have all of {source} ({missing(node)}); pull it with the "
+                "platform 'all', or convert one platform",
+                code="incomplete",
+            )
+        pin_tree(lease, source, whole, cancel)
+        changed = converted_tree(node, format, cancel=cancel, observer=observer)
+        if changed is None or changed.manifest is None:
+            raise ManifestError(f"{source} is no image, and so there is no {format.value} manifest")
+        lease.secure((one.descriptor.digest for one in changed.walk()), cancel)
+        return _keep(changed, changed.manifest.descriptor, target, store, cancel, observer)
+
+
+def _keep(
+    changed: Node,
+    named: Descriptor,
+    target: Reference,
+    store: Store,
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Put what was made, which is pinned, and name it."""
     for one in changed.walk():
         cancel.check()
         state = "exists"
@@ -58,7 +74,8 @@ def convert_image(
             store.put(one.manifest.raw, one.manifest.media_type, one.manifest.digest)
             state = "converted"
         if one is changed:
-            store.tag(str(target), named, cancel=cancel)
+            needs = [part.descriptor.digest for part in changed.walk()]
+            store.tag(str(target), named, needs, cancel=cancel)
         observer.settled(
             Settled(
                 reference=str(target),

@@ -20,6 +20,7 @@ from ..session.v2 import V2Client
 from ..store import Store
 from .cells import ROOM, weight
 from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
+from .keeping import held_whole
 from .schema1 import show
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
@@ -104,8 +105,9 @@ def tag(
         raise InvalidReferenceError(
             f"{target}: a new name is a tag; the digest is the image's own and is not given"
         )
-    descriptor = find(store, source)
-    store.tag(str(target), descriptor, cancel=cancel)
+    with store.lease() as lease:
+        descriptor = held_whole(store, source, lease, cancel or Cancellation())
+        store.tag(str(target), descriptor, cancel=cancel)
     return descriptor
 
 

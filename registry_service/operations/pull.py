@@ -1,7 +1,8 @@
 """Pull: from a registry into the store.
 
 The registry is asked for the manifest each time, with the credentials of who pulls: only then
-does what the store has, or what is in flight for somebody else, serve this pull. Parts are
+does what the store has, or what is in flight for somebody else, serve this pull, and only what this
+repository has shown that it has (`store.origins`). Parts are
 stored before the manifest that names them, and the name comes last, so that the store never
 names what it does not have.
 """
@@ -26,6 +27,7 @@ from ..errors import (
     RegistryHTTPError,
 )
 from ..manifest import MANIFEST_LIMIT, Manifest
+from ..media import OCI_CONFIG
 from ..observe import Observer, Settled
 from ..reference import Reference
 from ..referrers import is_fallback_tag, is_list
@@ -43,6 +45,7 @@ from .content import (
     names_platform,
     read_manifest,
 )
+from .keeping import Keeping, claim_of
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 
 __all__ = ["of_one_tag", "pull", "pull_all_tags"]
@@ -67,15 +70,17 @@ def pull(
     With ``referrers``, what belongs to the index and to what was chosen of it comes along, such
     as signatures. An image of schema 1 becomes an OCI image.
     """
-    run = _Pull(reference, client, store, platform, cancel, observer)
-    manifest, state, descriptor = run.top()
-    run.fetch(manifest, 0)
-    if referrers:
-        run.fetch_companions()
-    cancel.check()
-    run.store_manifest(manifest)
-    store.tag(str(reference), descriptor, cancel=cancel)
-    run.settle(descriptor, state)
+    with store.lease() as lease:
+        keeping = Keeping(store, lease, claim_of(reference, client, store))
+        run = _Pull(reference, client, store, platform, cancel, observer, keeping)
+        manifest, state, descriptor = run.top()
+        run.fetch(manifest, 0)
+        if referrers:
+            run.fetch_companions()
+        cancel.check()
+        run.store_manifest(manifest)
+        keeping.name(reference, descriptor, run.ensure, cancel)
+        run.settle(descriptor, state)
     return descriptor
 
 
@@ -163,7 +168,9 @@ class _Pull:
         platform: str,
         cancel: Cancellation,
         observer: Observer,
+        keeping: Keeping,
     ) -> None:
+        self.keeping = keeping
         self.reference = reference
         self.client = client
         self.store = store
@@ -190,7 +197,7 @@ class _Pull:
         if manifest.schema1 is not None:
             made = self.upgraded(manifest, manifest.schema1)
             return made, "converted", converted_from(made.descriptor, manifest.digest)
-        had = self.stored(manifest.descriptor) is not None
+        had = self.readable(manifest.descriptor) is not None
         return manifest, "exists" if had else "fetched", manifest.descriptor
 
     def upgraded(self, old: Manifest, data: ManifestData) -> Manifest:
@@ -207,6 +214,7 @@ class _Pull:
             observer=self.observer,
         )
         if made.manifest.config is not None:
+            self.keeping.put(made.config, OCI_CONFIG, made.manifest.config.digest)
             self.states[made.manifest.config.digest] = "converted"
         self.observer.log(
             "info",
@@ -216,6 +224,10 @@ class _Pull:
         return made.manifest
 
     def stored(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest that the store has, and that this repository has shown that it has."""
+        return self.readable(descriptor) if self.keeping.has(descriptor) else None
+
+    def readable(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that the store has; None also for one that is damaged, which is
         fetched again then, and made good."""
         if not is_manifest(descriptor) or not self.store.has(descriptor.digest, descriptor.size):
@@ -262,7 +274,7 @@ class _Pull:
     def fetch_unknown(self, child: Descriptor) -> None:
         """A part of an index that is of no known kind. Registries keep such a one among the
         manifests, where an index's parts are; some as a blob."""
-        here = self.store.has(child.digest, child.size)
+        here = self.keeping.has(child)
         if here or child.inline is not None or child.size > MANIFEST_LIMIT:
             self.fetch_blobs([child])
             return
@@ -271,7 +283,7 @@ class _Pull:
         except DoesNotExistError:
             self.fetch_blobs([child])
             return
-        self.store.put(raw, child.media_type, child.digest)
+        self.keeping.put(raw, child.media_type, child.digest)
         self.settle(child, "fetched")
 
     def manifest_of(self, child: Descriptor) -> tuple[Manifest, str]:
@@ -291,6 +303,7 @@ class _Pull:
 
     def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:
         """All of them at once, as far as the store's workers go; each is told as it settles."""
+        self.keeping.rely(descriptors)
         with contextlib.ExitStack() as leaving:
             tickets = {}
             for descriptor in descriptors:
@@ -310,10 +323,11 @@ class _Pull:
             cancel=self.cancel,
             progress=self.observer.progress,
             log=self.observer.log,
+            claim=self.keeping.claim,
         )
 
     def store_manifest(self, manifest: Manifest) -> None:
-        self.store.put(manifest.raw, manifest.media_type, manifest.digest)
+        self.keeping.put(manifest.raw, manifest.media_type, manifest.digest)
 
     def settle(self, descriptor: Descriptor, state: str) -> None:
         self.settled.add(descriptor.digest)
@@ -331,5 +345,16 @@ class _Pull:
         """An image of one platform is refused where another one was asked for by name."""
         config = manifest.config
         if names_platform(config):
+            self.keeping.rely([config])
             self.states[config.digest] = self.ensure(config).wait(self.cancel)
+            self.make_good(config)
             check_platform(self.store, self.reference, config, self.platform)
+
+    def make_good(self, config: Descriptor) -> None:
+        """Fetch a configuration again that is damaged in the store."""
+        try:
+            self.store.read(config.digest, config.size)
+        except (DigestMismatchError, DoesNotExistError):
+            with contextlib.suppress(DoesNotExistError):
+                self.store.upkeep.intact(config.digest, repair=True, cancel=self.cancel)
+            self.states[config.digest] = self.ensure(config).wait(self.cancel)

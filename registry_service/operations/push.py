@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..cancel import Cancellation
 from ..convert import Format
@@ -18,11 +18,13 @@ from ..errors import CancelledError, ManifestError, RegistryError, RegistryHTTPE
 from ..manifest import MANIFEST_LIMIT
 from ..observe import Observer, Settled
 from ..reference import Reference
+from ..referrers import Companion
 from ..session.v2 import V2Client
 from ..store import Content, Store
 from .companions import is_listed, stored_companions
 from .content import ALL, Node, check_platform, find, held, platforms, tree
 from .convert import converted_tree
+from .keeping import claim_of, pin_tree
 from .selection import select, without_foreign
 
 __all__ = ["push"]
@@ -56,34 +58,34 @@ def push(
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
     """
-    content, found = archived or (store, find(store, reference))
-    whole = tree(content, found)
-    _check_platform(content, reference, whole, platform)
-    node = select(whole, platform)
-    if not foreign:
-        node = without_foreign(node)
-    _check_complete(reference, node)
-    if format is not None:
-        node = _formatted(reference, node, format, cancel, observer)
-    companions = stored_companions(store, node, cancel) if referrers else []
-    if not foreign:
-        companions = [(one, without_foreign(part)) for one, part in companions]
-    for _, part in companions:
-        _check_complete(reference, part)
-    inner = Cancellation()
-    remove = cancel.on_cancel(inner.cancel)
-    try:
-        with connect(inner) as client:
-            run = _Push(reference, client, store, content, inner, observer)
-            sent = run.blobs(node, *(part for _, part in companions))
-            for one, part in companions:
-                run.manifests(part, sent, one.locator)
-            run.manifests(node, sent)
-    except CancelledError:
-        cancel.check()
-        raise
-    finally:
-        remove()
+    with store.lease() as lease:
+        content, found = archived or (store, find(store, reference))
+        whole = tree(content, found)
+        _check_platform(content, reference, whole, platform)
+        node = select(whole, platform)
+        if not foreign:
+            node = without_foreign(node)
+        _check_complete(reference, node)
+        if archived is None:  # a name that is removed while its image is sent leaves that alone
+            pin_tree(lease, reference, whole, cancel)
+        if format is not None:
+            node = _formatted(reference, node, format, cancel, observer)
+        companions = stored_companions(store, node, cancel) if referrers else []
+        if not foreign:
+            companions = [(one, without_foreign(part)) for one, part in companions]
+        for _, part in companions:
+            _check_complete(reference, part)
+            pin_tree(lease, reference, part, cancel)
+        inner = Cancellation()
+        remove = cancel.on_cancel(inner.cancel)
+        try:
+            with connect(inner) as client:
+                _Push(reference, client, store, content, inner, observer).all(node, companions)
+        except CancelledError:
+            cancel.check()
+            raise
+        finally:
+            remove()
     return node.descriptor
 
 
@@ -143,6 +145,12 @@ class _Push:
     cancel: Cancellation
     observer: Observer
 
+    def all(self, node: Node, companions: Sequence[tuple[Companion, Node]]) -> None:
+        sent = self.blobs(node, *(part for _, part in companions))
+        for one, part in companions:
+            self.manifests(part, sent, one.locator)
+        self.manifests(node, sent)
+
     def blobs(self, *nodes: Node) -> bool:
         """Send what the registry lacks, each blob once; whether anything was sent."""
         apart = {one.descriptor.digest for node in nodes for one in _unknown(node)}
@@ -171,10 +179,13 @@ class _Push:
     def blob(self, descriptor: Descriptor, sources: _Sources) -> str:
         self.cancel.check()
         repository = self.reference.repository
+        claim = claim_of(self.reference, self.client, self.store)
         if self.client.blob_size(repository, descriptor.digest) is not None:
+            claim.confirm(descriptor.digest)
             return "exists"
         origin = sources.of(descriptor)
         if origin is not None and self.mount(descriptor, origin):
+            claim.confirm(descriptor.digest)
             return "mounted"
         self.client.put_blob(
             repository,
@@ -182,6 +193,7 @@ class _Push:
             lambda: self.content.open(descriptor.digest),
             progress=self.observer.progress,
         )
+        claim.record(descriptor.digest)
         return "pushed"
 
     def mount(self, descriptor: Descriptor, origin: str) -> bool:
@@ -216,6 +228,7 @@ class _Push:
             if not there or not is_listed(self.client, self.reference.repository, manifest):
                 self.check_digest(own and not place, one)
                 self.client.put_manifest(self.reference.repository, locator, manifest)
+                claim_of(self.reference, self.client, self.store).record(manifest.digest)
                 state = "pushed"
                 sent = True
             self.settle(one.descriptor, state)

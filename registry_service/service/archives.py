@@ -29,19 +29,21 @@ def save(call: Call) -> Status:
     places = call.shared.places
     if target is not None:
         places.check_target(target, force=force)
-    plan = archives.save(
-        [Reference.parse(text) for text in call.job.args],
-        form=form,
-        store=call.store,
-        platform=call.platform,
-        cancel=call.cancel,
-        observer=call.observer,
-    )
-    if target is not None:
-        places.write(target, plan.pieces(), force=force)
-        return Status.OK
-    for piece in plan.pieces():
-        call.job.write(piece)
+    with call.store.lease() as lease:
+        plan = archives.save(
+            [Reference.parse(text) for text in call.job.args],
+            form=form,
+            store=call.store,
+            platform=call.platform,
+            lease=lease,
+            cancel=call.cancel,
+            observer=call.observer,
+        )
+        if target is not None:
+            places.write(target, plan.pieces(), force=force)
+            return Status.OK
+        for piece in plan.pieces():
+            call.job.write(piece)
     return Status.OK
 
 

@@ -7,6 +7,7 @@ images        images, inspect, tag
 repositories  catalog, referrers, delete, copy
 convert       convert
 archives      save, load
+upkeep        remove, gc, verify
 login         login, logout
 own           the credentials that the user has already
 
@@ -25,6 +26,7 @@ from .login import login, logout
 from .registry import auth, registries, search, tags
 from .repositories import catalog, copy, delete, referrers
 from .transfer import pull, push
+from .upkeep import gc, remove, verify
 
 __all__ = ["commands"]
 
@@ -50,4 +52,7 @@ def commands() -> list[click.Command]:
         convert,
         save,
         load,
+        remove,
+        gc,
+        verify,
     ]

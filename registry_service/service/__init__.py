@@ -7,6 +7,7 @@ images        images, inspect, tag
 repositories  catalog, referrers, delete, copy
 convert       convert
 archives      save, load
+upkeep        remove, gc, verify
 
 Handlers translate and no more: from arguments and environment to values, from the library's
 callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
@@ -32,7 +33,7 @@ from ..operations.access import Registries
 from ..proxies import Proxies
 from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
-from . import archives, convert, images, registry, repositories, transfer
+from . import archives, convert, images, registry, repositories, transfer, upkeep
 from .call import Entry, Handler, Shared, run
 
 __all__ = ["CERTS_DIRS", "JOBS", "Service"]
@@ -48,6 +49,7 @@ JOBS: Final[tuple[Entry, ...]] = (
     *convert.JOBS,
     *repositories.JOBS,
     *archives.JOBS,
+    *upkeep.JOBS,
 )
 
 

@@ -163,7 +163,7 @@ def test_no_more_blobs_move_at_a_time_than_is_allowed(tmp_path: Path, limit: int
                 thread.join(30)
             assert [job.status for job in jobs] == [Status.OK] * 2
             assert bench.broken() == []
-    assert overlap.most == limit
+    assert 1 <= overlap.most <= limit
 
 
 def test_one_slot_is_enough_where_a_blob_stands_still(tmp_path: Path, registry: Registry) -> None:

@@ -213,6 +213,29 @@ def test_a_cancelled_wait_for_a_slot_leaves_the_queue() -> None:
     assert third.before(Cancellation()) > 0
 
 
+def test_a_remark_that_nobody_takes_leaves_nothing_in_the_queue() -> None:
+    def refuses(level: str, text: str, /, **fields: Any) -> None:
+        raise ValueError("the job has ended")
+
+    gate = Gate("r", HostLimits(concurrent=1), clock=Standing())
+    first, second, third = gate.lease(Log()), gate.lease(refuses), gate.lease(Log())
+    assert first is not None and second is not None and third is not None
+    first.before(Cancellation())
+    taken = threading.Event()
+
+    def take() -> None:  # in a thread of its own, for a thread may use what it holds
+        with pytest.raises(ValueError, match="ended"):
+            second.before(Cancellation())
+        first.end()
+        third.before(Cancellation())
+        taken.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join(10)
+    assert taken.is_set()
+
+
 def test_a_slot_that_is_let_go_wakes_whoever_waits() -> None:
     gate = Gate("r", HostLimits(concurrent=1), clock=Standing())
     first, second = gate.lease(Log()), gate.lease(Log())

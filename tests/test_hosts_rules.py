@@ -247,7 +247,7 @@ def test_uploads_go_in_parts_of_the_size_that_is_said_of_the_host(
         assert max(bodies) <= 25_000
 
 
-@pytest.mark.parametrize(("form", "seconds"), [("seconds", 2), ("date", 3)])
+@pytest.mark.parametrize(("form", "seconds"), [("seconds", 3), ("date", 4)])
 def test_a_wish_to_be_left_alone_holds_for_all_jobs(
     tmp_path: Path, form: str, seconds: int
 ) -> None:

@@ -289,8 +289,7 @@ class Mirrored:
                 else:
                     note(number, None)
                     if place.mirror:
-                        self._breakers.answered(place.name)
-                        self._observer.log("debug", f"{what} comes from the mirror {place.name}")
+                        self._answered(place, what, found)
                     return found
             if not numbers and not any(not one.mirror for one, _ in failures):
                 numbers = [one for one in asleep if self._places[one] not in _asked(failures)]
@@ -305,6 +304,15 @@ class Mirrored:
                 "debug", f"the mirror {place.name} is left alone for {left:.0f} s more"
             )
         return left > 0
+
+    def _answered(self, place: Place, what: str, found: object) -> None:
+        self._breakers.answered(place.name)
+        try:
+            self._observer.log("debug", f"{what} comes from the mirror {place.name}")
+        except BaseException:  # of a job that has ended
+            if isinstance(found, RemoteBlob):
+                found.close()
+            raise
 
     def _failed(self, place: Place, what: str, error: Exception) -> None:
         rest = self._breakers.failed(place.name, error)

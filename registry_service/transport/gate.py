@@ -197,8 +197,8 @@ class Gate:
         slots, owner = self._slots, threading.get_ident()
         if slots is None or self._asked(slots, lease, owner) <= 0:
             return
-        lease.tell(f"{self.name}: waiting for one of {slots.limit} connections")
         try:
+            lease.tell(f"{self.name}: waiting for one of {slots.limit} connections")
             with self._waiter(cancel) as event:
                 while True:
                     event.clear()

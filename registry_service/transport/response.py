@@ -179,14 +179,14 @@ class Response:
         """As much of the buffer as may be filled now, after a wait for that."""
         try:
             return buffer[: lease.before(self._exchange.cancel)]
-        except RegistryError:
+        except BaseException:  # what a job that has ended says to a remark, too
             self.close()
             raise
 
     def _pay(self, lease: Lease, count: int) -> None:
         try:
             lease.after(count, self._exchange.cancel)
-        except RegistryError:
+        except BaseException:  # what a job that has ended says to a remark, too
             self.close()
             raise
 

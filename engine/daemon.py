@@ -36,7 +36,7 @@ from .listening import check_allowed
 from .server import Server, ServerSettings
 from .signals import WOKEN, SignalPipe
 from .status import Status
-from .streams import provide_standard_streams
+from .streams import provide_standard_streams, silence_what_is_full
 from .version import __version__
 from .wire.codec import encode_record
 from .wire.limits import Limits
@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"engined: {_os_error(error)}", file=sys.stderr)
         return 1
+    finally:
+        silence_what_is_full()
 
 
 class Daemon:

@@ -6,7 +6,12 @@ import io
 import os
 import sys
 
-__all__ = ["escape_what_has_no_encoding", "provide_standard_streams"]
+__all__ = [
+    "escape_what_has_no_encoding",
+    "provide_standard_streams",
+    "silence",
+    "silence_what_is_full",
+]
 
 
 def provide_standard_streams() -> None:
@@ -28,6 +33,23 @@ def escape_what_has_no_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def silence_what_is_full() -> None:
+    """Let what standard output and error could not take go to the null device: or the
+    interpreter would try it once more at its end, complain, and make the exit status its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            silence(stream.fileno())
+
+
+def silence(number: int) -> None:
+    """Let the null device take the place of an open descriptor."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
 
 
 def _open(number: int) -> None:

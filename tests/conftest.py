@@ -15,10 +15,12 @@ TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
-    """A shell starts what it runs in the background with SIGINT ignored, which every program
-    that a test starts and interrupts would inherit."""
+    """What the programs that tests start must not inherit."""
+    # A shell starts what it runs in the background with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # It hides what a program leaves in its buffers, and people do not have it.
+    os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(scope="session")

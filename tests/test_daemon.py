@@ -160,6 +160,17 @@ def test_standard_streams_that_are_closed(tmp_path: Path, closed: str) -> None:
         assert streams[numbers[word[0]]] == "/dev/null"
 
 
+def test_an_output_that_is_full_does_not_spoil_the_end(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shell = 'exec "$0" -m engine.daemon --state-dir "$1" >/dev/full'
+    with subprocess.Popen(["/bin/sh", "-c", shell, sys.executable, state]) as process:
+        try:
+            until(lambda: reaches(f"ipc://{state}/engine.sock"))
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
 def test_a_second_daemon_on_the_same_state_directory_is_refused(trial_daemon: Daemon) -> None:
     state = trial_daemon.state_dir
     done = engined("--state-dir", state, "--listen", f"ipc://{state}/other.sock")

@@ -13,7 +13,11 @@ import gc
 import signal
 from collections.abc import Sequence
 
-from ..streams import escape_what_has_no_encoding, provide_standard_streams
+from ..streams import (
+    escape_what_has_no_encoding,
+    provide_standard_streams,
+    silence_what_is_full,
+)
 
 __all__ = ["main"]
 
@@ -38,5 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before or after all that `run` looks after
         return _CANCELLED
     finally:
+        silence_what_is_full()
         gc.freeze()
         gc.enable()

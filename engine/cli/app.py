@@ -12,6 +12,7 @@ import click
 from .. import plugins
 from ..errors import EngineError
 from ..status import Status
+from ..streams import silence
 from ..version import __version__
 from .errors import complain
 from .generic import COMMANDS
@@ -116,8 +117,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         complain(str(error), sys.stderr)
         return int(error.status)
-    except BrokenPipeError:
-        _silence()
+    except BrokenPipeError:  # let nothing more be written there, at the exit neither
+        silence(sys.stdout.fileno())
         return Status.ERROR
     except OSError as error:
         complain(f"{error.filename or 'output'}: {error.strerror or error}", sys.stderr)
@@ -171,10 +172,3 @@ def _section(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[st
     if rows:
         with formatter.section(title):
             formatter.write_dl([(printable(name), printable(about)) for name, about in rows])
-
-
-def _silence() -> None:
-    """Let nothing more be written to a pipe that nobody reads, at the exit neither."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)

@@ -293,9 +293,11 @@ class Transfers:
         """Join, begin, or ask first. ``sure``: its repository is known to have it."""
         descriptor, claim = ticket.descriptor, ticket.claim
         if claim is not None and not sure:
-            sure = claim.holds(descriptor.digest)
             here = self.layout.size(descriptor.digest) == descriptor.size
-            if not sure and here and claim.near(descriptor.digest):
+            near = claim.near(descriptor.digest)
+            # Looked at last: a movement that ends now may have shown it meanwhile.
+            sure = claim.holds(descriptor.digest)
+            if not sure and here and near:
                 self._ask(ticket, claim)
                 return
         with self._mutex:
@@ -392,12 +394,14 @@ class Transfers:
     ) -> None:
         """End the flight, alike for all its takers; but who has no right to the content yet has
         to ask for it."""
+        try:
+            # While the flight can still be joined: who finds it gone must find the record.
+            if outcome is not None:
+                self._record(flight)
+        except StoreError as failure:
+            outcome, error = None, failure
         takers = self._end(flight)
         try:
-            if outcome is not None and flight.claim is not None:
-                for repository in flight.proved:
-                    origins, host = flight.claim.origins, flight.claim.host
-                    origins.record(host, repository, flight.descriptor.digest)
             for taker in takers:
                 claim = taker.claim
                 if outcome is None or claim is None or claim.repository in flight.proved:
@@ -407,6 +411,16 @@ class Transfers:
         except StoreError as failure:
             for taker in takers:
                 taker.settle(None, failure)  # those that are settled stay so
+
+    def _record(self, flight: Flight) -> None:
+        """Keep which repositories have shown that they have it."""
+        claim = flight.claim
+        if claim is None:
+            return
+        with self._mutex:
+            proved = tuple(flight.proved)
+        for repository in proved:
+            claim.origins.record(claim.host, repository, flight.descriptor.digest)
 
     def close(self, timeout: float) -> bool:
         """End all movements, and wait for the workers. False if one of them still runs."""

@@ -543,8 +543,9 @@ def test_an_engine_that_does_not_accept_in_time_is_not_left_with_a_job(daemon: D
         with pytest.raises(ConnectionLostError, match=r"did not accept stuck within 0\.2 s"):
             client.run("stuck")
         held.set()
-        assert daemon.started.wait(5)
-        until(lambda: not daemon.dispatcher.tasks())  # cancelled as soon as it was accepted
+        # cancelled as soon as it was accepted, whether its handler had begun by then or not
+        until(lambda: daemon.dispatcher._information()["jobs.ended"] == 1)
+        assert not daemon.dispatcher.tasks()
 
 
 def test_a_fault_of_the_client_fails_its_runs(

@@ -12,6 +12,7 @@ One mutex guards all of it. Callbacks are called without it, from the thread tha
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,8 @@ Encoder: TypeAlias = Callable[[int, Record], Sequence[bytes]]
 BATCH_ROWS = 100
 BATCH_BYTES = 64 * 1024
 BATCH_SECONDS = 0.020
-PROGRESS_SECONDS = 0.25
+PROGRESS_SECONDS = 0.25  # between two of one key
+PROGRESS_PACE = 0.02  # between two turns of all keys, so that many small ones cost few messages
 PROGRESS_KEYS = 1024
 _OVERHEAD = 64  # what a record costs beside its content, in the in-process estimate
 
@@ -403,6 +405,8 @@ class Reader:
         self._told = False
         self._dirty = progress
         self._shown: dict[str, float] = {}
+        self._turned = 0.0  # when progress was last taken
+        self._awaited = math.inf  # when the reader looks at its progress without being told
         self.exhausted = False
 
     @property
@@ -441,15 +445,14 @@ class Reader:
         """The newest of each key that is due: at most 4 a second, all of them at the end."""
         with self._log._mutex:
             now = time.monotonic()
+            self._awaited = math.inf
             ended = self._log._end is not None
-            due = [
-                item
-                for key, item in self._dirty.items()
-                if ended or now - self._shown.get(key, 0.0) >= PROGRESS_SECONDS
-            ]
+            due = [item for key, item in self._dirty.items() if ended or self._due(key) <= now]
             for item in due:
                 del self._dirty[item.key]
                 self._shown[item.key] = now
+            if due:
+                self._turned = now
             if len(self._shown) > len(self._dirty):  # what was shown long ago binds no more
                 self._shown = {
                     key: when for key, when in self._shown.items() if now - when < PROGRESS_SECONDS
@@ -461,10 +464,10 @@ class Reader:
         """When (monotonic) a batch or a progress falls due that nobody will tell of."""
         log = self._log
         with log._mutex:
-            times = [self._shown.get(key, 0.0) + PROGRESS_SECONDS for key in self._dirty]
-            if log._pending:
-                times.append(log._pending_due)
-        return min(times, default=None)
+            self._awaited = min(map(self._due, self._dirty), default=math.inf)
+            batch = log._pending_due if log._pending else math.inf
+        due = min(self._awaited, batch)
+        return None if due == math.inf else due
 
     def close(self) -> None:
         """Read no more. What this reader alone held up goes on."""
@@ -477,9 +480,16 @@ class Reader:
 
     def _note(self, progress: Progress) -> bool:
         """Take note; whether the reader's thread must hear of it."""
-        known = progress.key in self._dirty
         _keep_newest(self._dirty, progress)
-        return not known
+        due = self._due(progress.key)
+        sooner = due < self._awaited
+        if sooner:
+            self._awaited = due
+        return sooner
+
+    def _due(self, key: str) -> float:
+        """When (monotonic) the progress of ``key`` may be shown."""
+        return max(self._shown.get(key, 0.0) + PROGRESS_SECONDS, self._turned + PROGRESS_PACE)
 
 
 def _keep_newest(kept: dict[str, Progress], progress: Progress) -> None:

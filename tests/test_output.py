@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine import Column, ColumnType, State
 from engine.errors import CancelledError, GapError, TableError
-from engine.output import BATCH_ROWS, PROGRESS_KEYS, Entry, OutputLog, Reader
+from engine.output import BATCH_ROWS, PROGRESS_KEYS, PROGRESS_PACE, Entry, OutputLog, Reader
 from engine.records import Data, End, Log, Progress, Record, Rows, StateChange, Text
 
 NUMBER = (Column(name="n", type=ColumnType.INTEGER),)
@@ -338,6 +338,7 @@ def test_what_a_reader_remembers_of_progress_is_bounded() -> None:
         log.progress(Progress(key=str(n), phase="x", done=n))
         reader.progress()
         reader._shown[str(n)] -= 1.0  # a second ago
+        reader._turned -= 1.0
     reader.progress()
     assert len(reader._shown) == 0
 
@@ -352,6 +353,33 @@ def test_of_a_thousand_keys_the_last_progress_of_each_is_shown() -> None:
             reader.progress()
     log.end(end())
     assert sorted(int(item.key) for item in reader.progress()) == list(range(1000))
+
+
+def test_many_keys_at_once_wake_a_reader_once_a_turn() -> None:
+    log = OutputLog()
+    wakes: list[None] = []
+    reader = log.attach(lambda: wakes.append(None))
+
+    def move(*keys: str) -> int:
+        before = len(wakes)
+        for key in keys:
+            log.progress(Progress(key=key, phase="x", done=1))
+        return len(wakes) - before
+
+    assert move("first") == 1, "it is shown at once"
+    assert [item.key for item in reader.progress()] == ["first"]
+    assert move(*map(str, range(50))) == 1
+    assert reader.progress() == [], "so soon after the first"
+    due = reader.due
+    assert due is not None
+    assert due <= time.monotonic() + PROGRESS_PACE, "the reader knows when to look again"
+    assert move(*map(str, range(50, 60))) == 0
+    reader._turned -= 1.0  # a second later
+    assert len(reader.progress()) == 60
+    assert move("first") == 1, "it waits for its quarter of a second, and nobody is awaited"
+    assert reader.progress() == []
+    assert reader.due is not None
+    assert move("another") == 1, "it is due sooner than what is awaited"
 
 
 def test_a_key_that_moves_is_kept_before_one_that_rests() -> None:

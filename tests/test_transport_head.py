@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import socket
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry_service.transport.head import Framing, Head, framing, read_head
+from registry_service.transport.head import Framing, Head, Lines, framing, read_head
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 GOOD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nLink: <a>\r\nlink: <b>\r\n"
@@ -62,6 +66,53 @@ def test_every_field_comes_back(fields: list[tuple[str, str]], end: str) -> None
     for name, _ in fields:
         wanted = [value.strip(" \t") for known, value in fields if known.lower() == name.lower()]
         assert head.fields.getlist(name) == wanted
+
+
+class _Pieces(io.RawIOBase):
+    """What arrives in pieces, as it does from a socket."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        if not self._pieces:
+            return 0
+        view = memoryview(buffer)
+        piece, rest = self._pieces[0][: len(view)], self._pieces[0][len(view) :]
+        self._pieces[:1] = [rest] if rest else []
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+def outcome(file: Lines) -> object:
+    try:
+        head = read_head(file)
+    except http.client.HTTPException as error:
+        return type(error)
+    return head.version, head.status, head.reason, list(head.fields.iteritems()), file.read(99)
+
+
+heads = st.lists(
+    st.sampled_from(
+        [b"HTTP/1.1 200 OK", b"\r\n", b"\r\n", b"\n", b"\r", b"Link: <a>", b" a", b"X:\xe9 ", b":"]
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@given(heads.map(lambda some: b"HTTP/1.1 200 OK\r\n" + some) | heads, st.data())
+@example(GOOD + b"abc", None)
+@example(b"\r\n\r\n", None)
+@example(b"HTTP/1.1 100 Continue\r\n\r\n" + GOOD, None)
+@example(b"HTTP/1.1 200 OK\n\nbody\r\n\r\n", None)
+def test_a_head_reads_the_same_however_it_arrives(raw: bytes, data: st.DataObject | None) -> None:
+    cuts = [] if data is None else data.draw(st.lists(st.integers(0, len(raw)), max_size=4))
+    bounds = [0, *sorted(cuts), len(raw)]
+    pieces = [raw[start:end] for start, end in itertools.pairwise(bounds)]
+    assert outcome(io.BufferedReader(_Pieces(pieces))) == outcome(io.BytesIO(raw))
 
 
 @given(st.integers(min_value=1, max_value=len(GOOD) - 1))

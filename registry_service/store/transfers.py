@@ -156,7 +156,8 @@ class Flight:
         attempt.opened = True
         self._owner.shown(self, taker)
         try:
-            self._report("fetching", begin)
+            if self.descriptor.size > len(buffer):  # else it is there as soon as that is told
+                self._report("fetching", begin)
             partial.fill(stream, buffer, self.cancel, self._report)
         finally:
             attempt.gained = partial.position > max(begin, self._furthest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 import urllib3
@@ -23,7 +24,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Lines(Protocol):
+    """A binary file; one that is buffered (`io.BufferedReader`) is read faster."""
+
     def readline(self, limit: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,44 +77,77 @@ def framing(head: Head, method: str) -> Framing:
 
 
 def _read_one(lines: Lines) -> Head:
-    line = _line(lines)
-    if not line:
-        raise http.client.RemoteDisconnected("the server closed the connection without an answer")
-    found = _STATUS.fullmatch(_text(line))
+    block = _whole(lines)
+    status = _status_line(lines) if block is None else block[0]
+    found = _STATUS.fullmatch(status)
     if found is None:
-        raise http.client.BadStatusLine(_text(line)[:80])
-    major, minor, status, reason = found.groups()
-    if major != "1" or status < "100":
-        raise http.client.BadStatusLine(_text(line)[:80])
+        raise http.client.BadStatusLine(status[:80])
+    major, minor, code, reason = found.groups()
+    if major != "1" or code < "100":
+        raise http.client.BadStatusLine(status[:80])
     return Head(
         version=10 if minor == "0" else 11,
-        status=int(status),
+        status=int(code),
         reason=(reason or "").strip(),
-        fields=_read_fields(lines),
+        fields=_fields(_rest(lines) if block is None else block[1:]),
     )
 
 
-def _read_fields(lines: Lines) -> urllib3.HTTPHeaderDict:
-    fields = urllib3.HTTPHeaderDict()
-    name = value = ""
-    for _ in range(_MOST_FIELDS + 1):
+def _whole(lines: Lines) -> list[str] | None:
+    """The lines of a head that has arrived as a whole, as it mostly has. None where they have
+    to be read one by one: there is more to come, or a line ends in its own way."""
+    peek = getattr(lines, "peek", None)
+    if peek is None:
+        return None
+    arrived: bytes = peek(1)
+    end = arrived.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    block = arrived[: end + 4]
+    if not block.count(b"\n") == block.count(b"\r") == block.count(b"\r\n"):
+        return None
+    lines.read(len(block))
+    return block[:-4].decode("latin-1").split("\r\n")
+
+
+def _status_line(lines: Lines) -> str:
+    line = _line(lines)
+    if not line:
+        raise http.client.RemoteDisconnected("the server closed the connection without an answer")
+    return _text(line)
+
+
+def _rest(lines: Lines) -> Iterator[str]:
+    """The lines up to the empty one."""
+    while True:
         line = _line(lines)
         if not line.endswith(b"\n"):
             raise http.client.IncompleteRead(line)
         text = _text(line)
+        if not text:
+            return
+        yield text
+
+
+def _fields(lines: Iterable[str]) -> urllib3.HTTPHeaderDict:
+    fields = urllib3.HTTPHeaderDict()
+    name = value = ""
+    for count, text in enumerate(lines, 1):
+        if count > _MOST_FIELDS:
+            raise http.client.HTTPException(f"more than {_MOST_FIELDS} header lines")
         if text[:1] in (" ", "\t") and name:  # a folded line goes on with the value before it
             value = f"{value} {text.strip()}"
             continue
         if name:
             fields.add(name, value)
-        if not text:
-            _check_length(fields)
-            return fields
         name, colon, value = text.partition(":")
         if not colon or not _NAME.fullmatch(name):
             raise http.client.HTTPException("a header line is malformed")
         value = value.strip(" \t")
-    raise http.client.HTTPException(f"more than {_MOST_FIELDS} header lines")
+    if name:
+        fields.add(name, value)
+    _check_length(fields)
+    return fields
 
 
 def _check_length(fields: urllib3.HTTPHeaderDict) -> None:

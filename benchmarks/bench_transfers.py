@@ -36,7 +36,7 @@ def pulls(root: Path, host: str, name: str, digests: list[str], threads: int) ->
     for run in range(RUNS + 1):
         place = root / f"pull-{run}"
         place.mkdir()
-        ours = _ours(place / "state", reference)
+        ours = _ours(place / "state", host, reference)
         theirs = _theirs(place / "skopeo", reference)
         bare = timed(partial(bare_pull, host, f"bench/{name}", digests, place / "bare", threads))
         shutil.rmtree(place)
@@ -49,10 +49,11 @@ def pulls(root: Path, host: str, name: str, digests: list[str], threads: int) ->
     report(f"pull {name} again, nothing new", again)
 
 
-def _ours(state: Path, reference: str) -> tuple[float, float]:
-    """A pull and the same again, from a connected client; the daemon is warm."""
+def _ours(state: Path, host: str, reference: str) -> tuple[float, float]:
+    """A pull and the same again, from a connected client; the daemon is warm: it has pulled
+    another image."""
     with daemon(state) as endpoint, Client(endpoint) as client:
-        client.run("info").wait()
+        client.run("pull", f"{host}/bench/warm:1").wait()
         return (
             timed(lambda: client.run("pull", reference).wait()),
             timed(lambda: client.run("pull", reference).wait()),
@@ -104,13 +105,15 @@ def main() -> None:
         with scratch() as root:
             layout = root / "layout"
             make_layout(layout, layers=layers, size=size)
+            make_layout(root / "warm", layers=4, size=4096)
             with registry(root) as host:
-                skopeo(
-                    "copy",
-                    "--dest-tls-verify=false",
-                    f"oci:{layout}:x",
-                    f"docker://{host}/bench/{name}:1",
-                )
+                for source, image in ((layout, name), (root / "warm", "warm")):
+                    skopeo(
+                        "copy",
+                        "--dest-tls-verify=false",
+                        f"oci:{source}:x",
+                        f"docker://{host}/bench/{image}:1",
+                    )
                 pulls(root, host, name, blob_digests(layout), threads)
             shutil.rmtree(root / "registry")
             pushes(root, name, layout)

@@ -27,7 +27,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import quote
@@ -43,6 +43,7 @@ __all__ = ["Claim", "Origins", "Probe", "Unrecorded"]
 #: Whether the repository has what the descriptor names, for who asks; raises as a source does.
 Probe: TypeAlias = Callable[[Descriptor, Cancellation], bool]
 
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _BEGUN: Final = "~"  # begins what stands in the place of a repository for a partial file
 
 
@@ -81,17 +82,26 @@ class _Host:
                 case [digest, repository, "."]:
                     self.known.setdefault(digest, set()).add(repository)
 
-    def append(self, facts: Iterable[tuple[Digest, str]]) -> None:
-        lines = "".join(f"\n{digest} {repository} ." for digest, repository in facts)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    def append(self, digest: Digest, repository: str) -> None:
+        """Add a fact to the file, and to what is known where nobody else has added one since."""
+        line = f"\n{digest} {repository} .\n".encode()
         try:
-            fd = os.open(self.path, flags, FILE_MODE)
             try:
-                os.write(fd, f"{lines}\n".encode())
+                fd = os.open(self.path, _APPEND, FILE_MODE)
+            except FileNotFoundError:
+                make_directory(self.path.parent)
+                fd = os.open(self.path, _APPEND, FILE_MODE)
+            try:
+                os.write(fd, line)
+                end = os.lseek(fd, 0, os.SEEK_CUR)
+                found = os.fstat(fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise disk_error(error, self.path, "write") from error
+        if self._file == (found.st_dev, found.st_ino) and end == self._read + len(line):
+            self._read = end
+            self.known.setdefault(str(digest), set()).add(repository)
 
     def _forget(self, file: tuple[int, int]) -> None:
         self.known = {}
@@ -121,8 +131,7 @@ class Origins:
         it sent them, or took them."""
         if repository not in self._of(host, digest):
             with self._lock:
-                make_directory(self._directory)
-                self._hosts[host].append([(digest, repository)])
+                self._hosts[host].append(digest, repository)
 
     def begun(self, host: str, digest: Digest, inode: int) -> bool:
         """Whether the partial file of that number has its bytes from that registry."""

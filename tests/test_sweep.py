@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from registry_service.cancel import Cancellation
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import CancelledError, DoesNotExistError, GoneError, StoreError
-from registry_service.store import MemorySource, Store
-from registry_service.store.layout import SUBJECT
+from registry_service.referrers import Companion
+from registry_service.store import MemorySource, Store, sweep
+from registry_service.store.disk import file_lock
+from registry_service.store.layout import SUBJECT, Layout
 from registry_service.store.marks import Document
 
 
@@ -228,14 +230,70 @@ def test_what_gets_its_name_in_the_middle_of_a_sweep_stays(store: Store) -> None
     image = put_image(store, 1)
     kept = here(store)
     loose = [store.put(b"%d" % number, "a/b").digest for number in range(2000)]
-    sweep = store.upkeep.collect()
-    seen = {next(sweep).digest}  # one turn is over, and others wait
+    sweeping = store.upkeep.collect()
+    seen = {next(sweeping).digest}  # one turn is over, and others wait
     lost = kept - here(store)
     if not lost:
         store.tag("h.io/a:1", image, kept)
-    seen |= {one.digest for one in sweep}
+    seen |= {one.digest for one in sweeping}
     assert seen >= set(loose)
     assert here(store) == (set() if lost else kept)
+
+
+class Between(Cancellation):
+    """Does something when a sweep has looked at everything, and has removed nothing yet."""
+
+    def __init__(self, blobs: int, then: Callable[[], object]) -> None:
+        super().__init__()
+        self._left = blobs  # it asks once for each, and once before each turn
+        self._then = then
+
+    def check(self) -> None:
+        super().check()
+        self._left -= 1
+        if self._left < 0:
+            then, self._then = self._then, lambda: None
+            then()
+
+
+def test_what_a_platform_that_comes_in_the_middle_of_a_sweep_needs_stays(store: Store) -> None:
+    """Its layers were in the store before, of an interrupted pull; the index had its name."""
+    first, second = put_image(store, 1), put_image(store, 2)
+    store.tag("h.io/a:1", put_index(store, first, second))
+    kept = here(store)
+    path = store.images / "blobs" / "sha256" / second.digest.hex
+    manifest = path.read_bytes()
+    path.unlink()
+    cancel = Between(len(here(store)), lambda: store.put(manifest, second.media_type))
+    assert swept(store, cancel=cancel) == {}
+    assert here(store) == kept
+
+
+def test_what_belongs_to_an_image_that_is_on_its_way_is_not_forgotten(store: Store) -> None:
+    """A pull brings what belongs to an image before the image itself."""
+    image, other = put_image(store, 1), put_image(store, 2)
+    (store.images / "blobs" / "sha256" / image.digest.hex).unlink()
+    companion = Companion(subject=image.digest, descriptor=other)
+    needed = here(store)
+    loose = store.put(b"loose", "a/b")
+    with store.lease() as lease:
+        lease.pin(needed)
+
+        def pull() -> None:
+            lease.pin([image.digest])
+            store.keep_companion(companion)
+
+        class Late(Layout):
+            def change(
+                self, change: Callable[[list[Any]], list[Any]], cancel: Cancellation
+            ) -> None:
+                pull()
+                super().change(change, cancel)
+
+        late = Late(store.images, store.scratch)
+        gone = sweep.collect(late, grace=0, dry_run=False, cancel=Cancellation())
+        assert [one.digest for one in gone if one.state == "removed"] == [loose.digest]
+        assert store.companions() == [companion]
 
 
 def test_a_transfer_goes_on_beside_a_sweep(store: Store) -> None:
@@ -261,6 +319,55 @@ def test_what_transfers_left_long_ago_goes(store: Store, tmp_path: Path) -> None
     assert names(ingest) == [old.name, young.name]
     assert store.upkeep.sweep_partials(50) == (1, 5)
     assert names(ingest) == [young.name]
+
+
+def test_who_waits_for_the_index_gets_it_between_two_turns(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_TURN", 0.02)
+    image = put_image(store, 1)
+    needed = here(store)
+    for number in range(6000):
+        (store.images / "blobs/sha256" / Digest.of(b"%d" % number).hex).write_bytes(b"")
+    with make_store(tmp_path) as other, other.lease() as lease:
+        lease.pin([image.digest])
+        sweeping = store.upkeep.collect()
+        next(sweeping)
+        naming = threading.Thread(target=other.tag, args=("h.io/a:1", image))
+        naming.start()
+        for _ in sweeping:
+            if not naming.is_alive():
+                break
+        left = here(store) - needed
+        naming.join(20)
+    assert left  # the sweep was not over
+
+
+@pytest.mark.parametrize("what", ["collect", "remove_names"])
+def test_who_waits_for_the_index_can_be_cancelled(store: Store, what: str) -> None:
+    image = put_image(store, 1)
+    store.tag("h.io/a:1", image)
+    put_image(store, 2)
+    before = here(store)
+    cancel = Between(len(before) if what == "collect" else 0, lambda: cancel.cancel())
+    ends: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            if what == "collect":
+                swept(store, cancel=cancel)
+            else:
+                store.upkeep.remove_names(lambda names: {name for name, _ in names}, cancel=cancel)
+        except CancelledError as error:
+            ends.append(error)
+
+    with file_lock(store.scratch / "index.lock", 1.0):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(20)  # the lock would be waited for longer
+        assert len(ends) == 1
+    assert here(store) == before
+    assert [name for name, _ in store.references()] == ["h.io/a:1"]
 
 
 def test_many_names_and_sweeps_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ STORES = st.integers(0, 1)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn of the sweep takes one blob."""
     monkeypatch.setattr(sweep, "_TURN", 0.0)
+    monkeypatch.setattr(sweep, "_PAUSE", 0.0)
 
 
 class Bringer:

@@ -41,7 +41,7 @@ def remove(
     A digest without a tag removes every name of its repository that stands for it. The content
     stays until `gc`; with ``prune``, what only these names led to goes at once.
 
-    Raises `StoreError`, code ``not-in-store``.
+    Raises `StoreError`, code ``not-in-store``, `CancelledError`.
     """
     gone: dict[str, Descriptor] = {}
 
@@ -51,7 +51,7 @@ def remove(
             gone.update(_meant(reference, names))
         return set(gone)
 
-    store.upkeep.remove_names(choose)
+    store.upkeep.remove_names(choose, cancel=cancel)
     for name, descriptor in sorted(gone.items()):
         yield Removed(reference=name, digest=str(descriptor.digest), state="untagged")
     if prune:

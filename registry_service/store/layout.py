@@ -189,7 +189,7 @@ class Layout:
             kept.insert(places[0] if places else len(kept), entry)
             return kept
 
-        self._change(change, cancel)
+        self.change(change, cancel)
         return missing
 
     def remove_entry(self, name: str, cancel: Cancellation) -> bool:
@@ -205,34 +205,30 @@ class Layout:
             removed = bool(places)
             return kept
 
-        self._change(change, cancel)
+        self.change(change, cancel)
         return removed
 
     def remove_entries(
-        self, choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]]
+        self,
+        choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]],
+        cancel: Cancellation,
     ) -> None:
         """Let the names that ``choose`` picks of all name nothing, all or, where it raises,
-        none. Durable when it returns."""
+        none. Durable when it returns. Raises `CancelledError`, and nothing has changed."""
 
         def change(entries: list[Any]) -> list[Any]:
             gone = choose(_named(entries))
             return [entry for entry in entries if _name(entry) not in gone]
 
-        self._change(change, Cancellation())
-
-    def drop_entries(self, gone: Callable[[Any], bool]) -> None:
-        """Remove the entries, named or not, for which ``gone`` is true."""
-        self._change(
-            lambda entries: [entry for entry in entries if not gone(entry)], Cancellation()
-        )
+        self.change(change, cancel)
 
     # upkeep
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[list[Any]]:
+    def locked(self, cancel: Cancellation) -> Iterator[list[Any]]:
         """Hold the lock of the index; gives its entries, those of other tools too. Content is
-        removed under it only. It is held for moments."""
-        with self._locked(Cancellation()):
+        removed under it only. It is held for moments. Raises `CancelledError`."""
+        with self._locked(cancel):
             yield self.raw_entries()
 
     def barrier(self, cancel: Cancellation) -> None:
@@ -264,17 +260,17 @@ class Layout:
             raise disk_error(error, path, "remove") from error
         return True
 
-    def set_aside(self, digest: Digest, found: os.stat_result) -> bool:
+    def set_aside(self, digest: Digest, found: os.stat_result, cancel: Cancellation) -> bool:
         """Move damaged content to the quarantine, if it is still the file ``found``.
 
         False where it was replaced or removed meanwhile. It is done under the lock, so that
-        no name can be given meanwhile to what relied on it.
+        no name can be given meanwhile to what relied on it. Raises `CancelledError`.
         """
         quarantine = self.ingest / "quarantine"
         make_directory(quarantine)
         path = self.path(digest)
         target = quarantine / f"{digest.algorithm}-{digest.hex}.{time.time_ns()}"
-        with self.locked():
+        with self._locked(cancel):
             if not is_at(found, str(path)):
                 return False
             try:
@@ -310,7 +306,7 @@ class Layout:
             left.insert(places[0] if places else len(left), entry)
             return left
 
-        self._change(change, cancel)
+        self.change(change, cancel)
 
     def remove_companions(self, gone: Callable[[Companion], bool], cancel: Cancellation) -> int:
         """Remove the entries for which ``gone`` is true; how many they were."""
@@ -322,7 +318,7 @@ class Layout:
             count = len(entries) - len(left)
             return left
 
-        self._change(change, cancel)
+        self.change(change, cancel)
         return count
 
     def _sync_blobs(self) -> None:
@@ -370,7 +366,9 @@ class Layout:
         finally:
             self._mutex.release()
 
-    def _change(self, change: Callable[[list[Any]], list[Any]], cancel: Cancellation) -> None:
+    def change(self, change: Callable[[list[Any]], list[Any]], cancel: Cancellation) -> None:
+        """Replace the entries by what ``change`` makes of them, named or not. Called with the lock
+        held. Durable when it returns. Raises `CancelledError`, and nothing has changed."""
         with self._locked(cancel):
             self._make()
             document = self._read()

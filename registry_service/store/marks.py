@@ -74,6 +74,7 @@ class Marks:
         self._strict = strict
         self._seen: list[Any] = []
         self._gone_through: set[Digest] = set()  # as documents; a leaf may be one elsewhere
+        self._absent: set[Digest] = set()  # of these, what was not there
         self._referrers: dict[Digest, set[Digest]] = {}
 
     def add_entries(self, entries: list[Any], alive: Callable[[Digest], bool]) -> None:
@@ -113,6 +114,14 @@ class Marks:
                     self.marked.add(leaf)
                     waiting.extend(self._referrers.get(leaf, ()))
 
+    def look_again(self) -> None:
+        """Go through what is led to and was not there, as far as it has come meanwhile: content
+        may have been there before it that nothing else leads to."""
+        come = {digest for digest in self._absent if self._layout.size(digest) is not None}
+        self._absent -= come
+        self._gone_through -= come
+        self.add(*come)
+
     def look_for_referrers(self, digests: Iterable[Digest]) -> None:
         """Of these, mark those that belong to what is marked; remember the others."""
         for digest in digests:
@@ -128,14 +137,15 @@ class Marks:
     def _document(self, digest: Digest) -> Document | None:
         """The document that the content is, or None. Raises `StoreError` for a damaged one,
         of which nobody can tell what it was."""
-        if self._layout.size(digest) is None:
-            return None
         raw = self._read(digest)
+        if not raw and self._layout.size(digest) is None:
+            self._absent.add(digest)
+            return None
         if len(raw) > MANIFEST_LIMIT:
             return None
         if digest.algorithm not in HASHABLE or Digest.of(raw, digest.algorithm) == digest:
             return Document.parse(raw)
-        if not self._strict or self._layout.size(digest) is None:
+        if not self._strict:
             return None
         raise StoreError(
             f"the manifest {digest} is damaged, so that it is not known what belongs to its "

@@ -118,5 +118,5 @@ def _blame(
         raise DigestMismatchError(
             f"blob {descriptor.digest}: the source has other bytes", expected=str(descriptor.digest)
         )
-    layout.set_aside(descriptor.digest, found)
+    layout.set_aside(descriptor.digest, found, cancel)
     return False

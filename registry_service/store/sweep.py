@@ -39,6 +39,7 @@ from .marks import Document, Marks, subject_of_entry
 __all__ = ["Swept", "collect", "sweep_partials"]
 
 _TURN: Final = 0.05  # seconds for which others wait for the lock at most
+_PAUSE: Final = 0.02  # seconds between two turns, in which who waits for the lock gets it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +74,11 @@ def collect(
     waiting = run.candidates(cancel, only)
     while waiting:
         cancel.check()
-        yield from run.turn(waiting)
+        yield from run.turn(waiting, cancel)
+        if waiting:
+            cancel.wait(_PAUSE)
     if not dry_run:
-        run.forget_orphans()
+        run.forget_orphans(cancel)
 
 
 class _Sweep:
@@ -110,13 +113,14 @@ class _Sweep:
             if digest not in self._marks.marked and (wanted is None or digest in wanted)
         )
 
-    def turn(self, waiting: collections.deque[Digest]) -> list[Swept]:
+    def turn(self, waiting: collections.deque[Digest], cancel: Cancellation) -> list[Swept]:
         """Remove some of what waits, under the lock."""
         done = []
         until = time.monotonic() + _TURN
-        with self._layout.locked() as entries:
+        with self._layout.locked(cancel) as entries:
             self._pins = pinned(self._layout.ingest)
             self._marks.add_entries(entries, self._alive)
+            self._marks.look_again()
             while waiting:
                 swept = self._take(waiting.popleft())
                 if swept is not None:
@@ -125,10 +129,8 @@ class _Sweep:
                     break
         return done
 
-    def forget_orphans(self) -> None:
+    def forget_orphans(self, cancel: Cancellation) -> None:
         """Remove the entries of what belonged to content that is gone."""
-        with self._layout.locked():
-            self._pins = pinned(self._layout.ingest)
 
         def orphan(entry: Any) -> bool:
             subject = subject_of_entry(entry)
@@ -138,7 +140,11 @@ class _Sweep:
                 or self._layout.size(subject) is not None
             )
 
-        self._layout.drop_entries(orphan)
+        def change(entries: list[Any]) -> list[Any]:
+            self._pins = pinned(self._layout.ingest)
+            return [entry for entry in entries if not orphan(entry)]
+
+        self._layout.change(change, cancel)
 
     def _take(self, digest: Digest) -> Swept | None:
         if digest in self._marks.marked:

@@ -29,13 +29,17 @@ class Upkeep:
         self._origins = origins
 
     def remove_names(
-        self, choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]]
+        self,
+        choose: Callable[[list[tuple[str, Descriptor]]], Collection[str]],
+        *,
+        cancel: Cancellation | None = None,
     ) -> None:
         """Let the names that ``choose`` picks of all stand for nothing; the content stays.
 
-        Nothing is given a name meanwhile. Where ``choose`` raises, nothing is changed.
+        Nothing is given a name meanwhile. Where ``choose`` raises, nothing is changed. Raises
+        `CancelledError`, when nothing has changed either.
         """
-        self._layout.remove_entries(choose)
+        self._layout.remove_entries(choose, cancel or Cancellation())
 
     def collect(
         self,
@@ -101,7 +105,7 @@ class Upkeep:
             found = os.fstat(file.fileno())
             good = size in (None, found.st_size) and self._matches(file, digest, cancel, told)
         if not good and repair:
-            self._layout.set_aside(digest, found)
+            self._layout.set_aside(digest, found, cancel)
         return good
 
     def _matches(

@@ -8,6 +8,7 @@ __all__ = [
     "CONFIGFILE",
     "DEFAULT_API_VERSION",
     "INDEXSERVER",
+    "PRODUCT",
     "REGISTRYSERVER",
     "APIVersion",
     "TimeoutType",
@@ -16,6 +17,7 @@ __all__ = [
 
 CONFIGFILE = ".dockercfg"
 INDEXSERVER = "https://index.docker.io/v1/"
+PRODUCT = "registry-engine/0.1"  # what the library says that it is, in User-Agent
 REGISTRYSERVER = "https://registry-1.docker.io/v1/"
 
 

@@ -16,7 +16,7 @@ from .errors import InvalidDigestError
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["HASHABLE", "Digest"]
+__all__ = ["HASHABLE", "Digest", "hasher_of"]
 
 #: The algorithms that content can be verified with.
 HASHABLE: Final = frozenset({"sha256", "sha512"})
@@ -63,7 +63,7 @@ class Digest:
     @classmethod
     def of(cls, content: bytes | bytearray | memoryview, algorithm: str = "sha256") -> Digest:
         """The digest of bytes at hand. Raises `InvalidDigestError` for another algorithm."""
-        hasher = _hasher(algorithm)
+        hasher = hasher_of(algorithm)
         hasher.update(content)
         return cls(algorithm=algorithm, hex=hasher.hexdigest())
 
@@ -72,7 +72,7 @@ class Digest:
 
         Raises `InvalidDigestError` where content cannot be verified with it.
         """
-        return _hasher(self.algorithm)
+        return hasher_of(self.algorithm)
 
     def matches(self, hasher: _Hash) -> bool:
         """Whether what went through ``hasher`` is the content that this digest names."""
@@ -87,7 +87,9 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-def _hasher(algorithm: str) -> _Hash:
+def hasher_of(algorithm: str) -> _Hash:
+    """A new hashlib object. Raises `InvalidDigestError` where content cannot be verified with
+    that algorithm."""
     if algorithm not in HASHABLE:
         known = ", ".join(sorted(HASHABLE))
         raise InvalidDigestError(

@@ -498,7 +498,6 @@ def test_login_as_a_function_asks_for_a_token_only_when_it_is_told_to(registry: 
         return login(
             AuthConfig(username="ann", password=password, server_address=registry.host),
             registries=registries,
-            headers={},
             cancel=Cancellation(),
             observer=Observer(),
             offline=offline,

@@ -312,7 +312,6 @@ def test_an_address_with_another_path_is_no_registry(path: str) -> None:
                 login(
                     auth,
                     registries=registries,
-                    headers={},
                     cancel=Cancellation(),
                     observer=Observer(),
                 )
@@ -330,7 +329,6 @@ def test_the_version_in_an_old_address_is_left_out() -> None:
             result = login(
                 auth,
                 registries=registries,
-                headers={},
                 cancel=Cancellation(),
                 observer=Observer(),
             )

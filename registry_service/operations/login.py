@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
 from ..errors import CancelledError, InvalidReferenceError, LoginRequiredError, RegistryError
+from ..headers import HTTPRequestFactory
 from ..hosts import PUBLIC_REGISTRY, registry_host
 from ..observe import Observer
 from ..session.v2 import V2Client
@@ -28,22 +30,45 @@ class LoginResult:
 
 
 def login(
-    auth: AuthConfig,
+    auth_config: AuthConfig,
+    request_factory: HTTPRequestFactory | None = None,
     *,
-    registries: Registries,
-    headers: Mapping[str, tuple[str, ...]],
-    cancel: Cancellation,
-    observer: Observer,
+    registries: Registries | None = None,
+    cancel: Cancellation | None = None,
+    observer: Observer | None = None,
     offline: bool = False,
 ) -> LoginResult:
     """Check credentials against the registry that they name, or else the index.
 
-    With ``offline`` its token server is asked for an identity token, to be kept in place of the
-    password. It comes with the result only if the server takes it.
+    ``registries`` are the connections to use; without them, this call makes its own. With
+    ``offline`` the registry's token server is asked for an identity token, to be kept in place
+    of the password. It comes with the result only if the server takes it.
 
     Raises `LoginRequiredError` for credentials that are refused, or that are missing where
     the registry wants some (anonymous access is no login).
     """
+    with contextlib.ExitStack() as leaving:
+        if registries is None:
+            registries = Registries()
+            leaving.callback(registries.close)
+        return _login(
+            auth_config,
+            registries,
+            {} if request_factory is None else request_factory.headers,
+            cancel or Cancellation(),
+            observer or Observer(),
+            offline,
+        )
+
+
+def _login(
+    auth: AuthConfig,
+    registries: Registries,
+    headers: Mapping[str, tuple[str, ...]],
+    cancel: Cancellation,
+    observer: Observer,
+    offline: bool,
+) -> LoginResult:
     address = auth.server_address or registries.settings.index_server
     host = host_of(address)
 

@@ -26,7 +26,6 @@ def auth(call: Call) -> Status:
     result = login(
         call.credentials,
         registries=call.registries,
-        headers={},
         cancel=call.cancel,
         observer=call.observer,
         offline=call.job.env.get_bool("identityToken"),

@@ -62,6 +62,10 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the source."""
         self._drop()
 
     def open(self) -> RelayFile:

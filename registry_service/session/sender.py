@@ -12,6 +12,7 @@ from ..auth import Authenticator
 from ..cancel import Cancellation
 from ..capabilities import CapabilityTable
 from ..challenge import parse_challenges
+from ..constants import TimeoutType
 from ..endpoint import Endpoint
 from ..errors import (
     ConnectionBrokenError,
@@ -52,6 +53,7 @@ class Sender:
         capabilities: CapabilityTable | None = None,
         on_lost: Callable[[], object] = lambda: None,
         retries: int | None = None,
+        timeout: TimeoutType = TimeoutType.RECEIVE,
     ) -> None:
         self.endpoint = endpoint
         self.transport = transport
@@ -61,6 +63,7 @@ class Sender:
         self._capabilities = capabilities
         self._on_lost = on_lost
         self._retries = retries
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._own = {name: ", ".join(values) for name, values in (headers or {}).items()}
@@ -99,6 +102,7 @@ class Sender:
                 body=body,
                 cancel=cancel,
                 observer=self.observer,
+                timeout=self._timeout,
                 idempotent=idempotent,
                 patient=patient,
                 retries=self._retries if retries is None else retries,

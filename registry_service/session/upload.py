@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from ..transport import Readable, Response
 from ..transport.retry import RetryPolicy
 from .sender import Sender
 from .sending import Sending, check_digest, location_of
+from .streaming import PART, Hashed, Streaming, fill
 
 __all__ = ["Uploads", "check_digest"]
 
@@ -33,7 +35,12 @@ __all__ = ["Uploads", "check_digest"]
 _LOST: Final = frozenset({404, 409, 416})
 _GIVE_UP: Final = 3.0  # seconds in all for cancelling what is left over
 _GIVE_UP_CANCELLED: Final = 0.5
+_BINARY: Final = "application/octet-stream"
 _FAILURES: Final = 64  # of one blob, however much each try gains
+
+
+def _no_progress(key: str, phase: str, done: int, total: int, /) -> None:
+    return None
 
 
 class Uploads:
@@ -98,6 +105,45 @@ class Uploads:
                     self._give_up(sending)
                 raise
         return descriptor.digest
+
+    def stream(
+        self,
+        repository: str,
+        source: Readable,
+        *,
+        hashed: Hashed,
+        expected: Digest | None,
+        exists: Callable[[Digest], bool],
+    ) -> Digest:
+        """Send what ``source`` gives, to its end, hashing it while it is read.
+
+        Raises `LostUploadError` where the registry wants it whole or all of it anew, and as
+        `put` does.
+        """
+        memory = memoryview(bytearray(PART))
+        first = memory[: fill(source, memory)]
+        hashed.update(first)
+        if len(first) < len(memory):
+            digest = hashed.whole(expected)
+            small = Descriptor(media_type=_BINARY, digest=digest, size=len(first))
+            return self.put(repository, small, lambda: io.BytesIO(first), _no_progress)
+        streaming = Streaming(
+            self._sender,
+            repository,
+            source,
+            first=first,
+            hashed=hashed,
+            expected=expected,
+            begin=lambda: self.start(repository),
+            exists=exists,
+            capabilities=self._capabilities,
+        )
+        try:
+            return streaming.run()
+        finally:
+            if streaming.location is not None:
+                with self._lock:
+                    self._left.append((streaming.location, repository))
 
     def start(self, repository: str, query: str = "", scopes: Sequence[str] = ()) -> Response:
         """POST for an upload, or, with a query and the scopes that it needs, for a mount."""

@@ -13,9 +13,9 @@ from ..auth.scope import CATALOG, merge
 from ..auth.scope import repository as scope
 from ..cancel import Cancellation
 from ..capabilities import CapabilityTable
-from ..constants import APIVersion
+from ..constants import APIVersion, TimeoutType
 from ..descriptor import Descriptor
-from ..digest import Digest
+from ..digest import Digest, hasher_of
 from ..endpoint import Endpoint, RegistryInfo
 from ..errors import (
     DigestMismatchError,
@@ -29,6 +29,7 @@ from ..ledger import Ledger
 from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
 from ..observe import Observer, ProgressCallback
 from ..transport import Readable, Response, Transport
+from ..transport.retry import RetryPolicy
 from .answers import (
     described,
     digest_of,
@@ -41,8 +42,10 @@ from .answers import (
 from .blob import RemoteBlob, range_start
 from .foreign import open_foreign
 from .paging import pages
+from .reading import BlobReader
 from .referrers import Referrers
 from .sender import Sender
+from .streaming import PART, FromStart, Hashed, LostUploadError, fill, seekable
 from .upload import Uploads, check_digest
 
 __all__ = ["V2Client"]
@@ -65,7 +68,7 @@ class V2Client:
     of uploads that were opened and not used. Repositories are given without the host. ``ledger``
     keeps where uploads are, so that a later client goes on with them; ``capabilities`` is what
     is known of registries, and learns. ``retries`` is how often a request is made again; None
-    is what the settings say.
+    is what the settings say. ``timeout`` is which time limits its requests have.
 
     Every method raises `LoginRequiredError`, `RegistryHTTPError`, `UnreachableRegistryError`,
     `ConnectionBrokenError`, `ProtocolError` and `CancelledError` where there is cause.
@@ -84,6 +87,7 @@ class V2Client:
         capabilities: CapabilityTable | None = None,
         on_lost: Callable[[], object] = lambda: None,
         retries: int | None = None,
+        timeout: TimeoutType = TimeoutType.RECEIVE,
     ) -> None:
         if endpoint.version is not APIVersion.V2:
             raise ProtocolError(f"{endpoint.host} speaks the V1 protocol only")
@@ -98,6 +102,7 @@ class V2Client:
             capabilities=capabilities,
             on_lost=on_lost,
             retries=retries,
+            timeout=timeout,
         )
         self._base = endpoint.version_string(APIVersion.V2)
         self._capabilities = capabilities or CapabilityTable()
@@ -300,6 +305,21 @@ class V2Client:
             raise self._absent(response, f"blob {self._name(repository, digest)}")
         raise response.error()
 
+    def read_through(self, repository: str, digest: Digest) -> BlobReader:
+        """A blob as a file that verifies it, and goes on where its connection breaks.
+
+        Raises `DoesNotExistError`, `InvalidDigestError` for a digest that content cannot be
+        verified with.
+        """
+        settings = self._sender.transport.settings
+        return BlobReader(
+            digest,
+            lambda offset: self.open_blob(repository, digest, offset),
+            policy=RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max),
+            cancel=self._sender.cancel,
+            observer=self._sender.observer,
+        )
+
     def open_elsewhere(
         self, descriptor: Descriptor, offset: int, *, cancel: Cancellation | None = None
     ) -> RemoteBlob:
@@ -367,6 +387,45 @@ class V2Client:
         `DigestMismatchError` where the server got something else.
         """
         return self._uploads.put(repository, descriptor, opener, progress)
+
+    def put_stream(
+        self,
+        repository: str,
+        source: Readable,
+        *,
+        algorithm: str = "sha256",
+        expected: Digest | None = None,
+    ) -> Digest:
+        """Send what ``source`` gives, to its end; returns its digest, which the registry has
+        confirmed. ``expected`` is what that must be, where it is known before.
+
+        It is read once and sent in parts. Where the registry wants it whole, or loses what it
+        has of it, a source that can seek is sent again from its start. Raises
+        `DigestMismatchError`, and `LostUploadError` for a source that cannot.
+        """
+        hashed = Hashed(hasher=hasher_of(algorithm))
+
+        def exists(digest: Digest) -> bool:
+            return self.blob_size(repository, digest) is not None
+
+        try:
+            return self._uploads.stream(
+                repository, source, hashed=hashed, expected=expected, exists=exists
+            )
+        except LostUploadError as error:
+            again = seekable(source)
+            if again is None:
+                raise LostUploadError(
+                    f"{error}; what was sent can be read only once: give a file that can seek"
+                ) from error
+            self._sender.observer.log("warning", f"{error}; sending all of it again")
+        rest = memoryview(bytearray(PART))
+        while count := fill(source, rest):
+            hashed.update(rest[:count])
+        whole = Descriptor(
+            media_type="application/octet-stream", digest=hashed.whole(expected), size=hashed.size
+        )
+        return self.put_blob(repository, whole, lambda: FromStart(again))
 
     # lists
 

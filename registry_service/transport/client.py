@@ -13,7 +13,7 @@ from typing import Self
 import urllib3.exceptions
 
 from ..cancel import Cancellation
-from ..constants import TimeoutType
+from ..constants import PRODUCT, TimeoutType
 from ..errors import ProtocolError, ProxyError, RegistryError, show_url
 from ..hosts import origin
 from ..observe import Observer
@@ -32,7 +32,6 @@ __all__ = ["Transport", "same_origin"]
 _REDIRECTS = 10
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER = 7 * 86_400.0  # seconds; a socket wants some number
-_PRODUCT = "registry-engine/0.1"
 
 
 def same_origin(one: str, other: str) -> bool:
@@ -86,7 +85,7 @@ class Transport:
         self._lock = threading.Lock()
         self._exchanges: set[Exchange] = set()
         self._closed = False
-        products = [*self.settings.user_agent, _PRODUCT]
+        products = [*self.settings.user_agent, PRODUCT]
         self._headers = {"User-Agent": " ".join(products), "Accept-Encoding": "identity"}
 
     def __enter__(self) -> Self:
@@ -160,7 +159,7 @@ class Transport:
         request = _Request(
             method=method,
             url=url.partition("#")[0],
-            headers={**self._headers, **(headers or {})},
+            headers=self._merged(headers or {}),
             body=Body.of(body) if isinstance(body, bytes) else body,
             sealed=sealed,
             connect=connect,
@@ -183,6 +182,11 @@ class Transport:
             observer.log("debug", f"redirected to {show_url(following.url)}")
             request = following
         raise ProtocolError(f"{method} {show_url(url)}: more than {_REDIRECTS} redirects")
+
+    def _merged(self, headers: Mapping[str, str]) -> dict[str, str]:
+        given = {name.lower() for name in headers}
+        common = {name: value for name, value in self._headers.items() if name.lower() not in given}
+        return {**common, **headers}
 
     def _limits(self, timeout: TimeoutType, patient: bool) -> tuple[float, float, float | None]:
         settings = self.settings

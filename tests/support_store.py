@@ -16,7 +16,7 @@ from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import ConnectionBrokenError
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
-from registry_service.store import BlobStream, MemorySource, RetryPolicy, Store
+from registry_service.store import BlobStream, MemorySource, RetryPolicy, Source, Store
 
 __all__ = [
     "QUICK",
@@ -180,7 +180,7 @@ class Fault:
     silent: bool = False
 
 
-class FaultySource:
+class FaultySource(Source):
     """One blob, and a fault for each time that it is opened; after the last, no fault."""
 
     def __init__(self, content: bytes, faults: Iterable[Fault] = ()) -> None:

@@ -21,7 +21,8 @@ from registry_service.errors import (
     RegistryError,
     StoreError,
 )
-from registry_service.store import BlobStream, Claim, MemorySource, Origins, Store
+from registry_service.operations.keeping import claim_of_file
+from registry_service.store import BlobStream, Claim, MemorySource, Origins, Source, Store
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 CONTENT = bytes(range(256)) * 4000
@@ -251,7 +252,7 @@ def test_a_taker_of_the_same_repository_whose_fetch_failed_has_no_right_yet(
     assert third.wait() == "fetched"
 
 
-class _RefusingWhenReleased:
+class _RefusingWhenReleased(Source):
     def __init__(self, held: HeldSource) -> None:
         self._held = held
 
@@ -260,7 +261,7 @@ class _RefusingWhenReleased:
         raise DoesNotExistError(f"blob {descriptor.digest}")
 
 
-def test_another_registry_s_movement_is_waited_for_and_then_proved(store: Store) -> None:
+def test_another_registry_does_not_notice_what_is_in_flight(store: Store) -> None:
     source = HeldSource(before=1000)
     descriptor = source.add(CONTENT)
     first = store.ensure(descriptor, source, claim=claim(store, "h.io", "a"))
@@ -268,12 +269,12 @@ def test_another_registry_s_movement_is_waited_for_and_then_proved(store: Store)
     evil, honest = MemorySource(), MemorySource([CONTENT])
     bad = store.ensure(descriptor, evil, claim=claim(store, "evil.io", "a", Asked(True)))
     good = store.ensure(descriptor, honest, claim=claim(store, "i.io", "a"))
-    assert not bad.settled
-    source.release()
-    assert first.wait() == "fetched"
-    assert good.wait() == "exists"
+    assert good.wait() == "fetched"
     with pytest.raises(DoesNotExistError):
         bad.wait()
+    assert not first.settled
+    source.release()
+    assert first.wait() == "fetched"
     assert [offset for _, offset in honest.opened] == [0]
 
 
@@ -290,6 +291,7 @@ def test_the_rest_of_another_registry_s_partial_file_is_not_had_by_its_end(
     assert not store.has(descriptor.digest)
     honest = FaultySource(CONTENT)
     assert store.ensure(descriptor, honest, claim=claim(store, "h.io", "a")).wait() == "fetched"
+    assert honest.offsets == [600_000]  # nor cost what was fetched
     assert list(ingest.glob("*.partial")) == []
 
 
@@ -300,13 +302,54 @@ def test_a_registry_goes_on_with_its_own_partial_file(store: Store) -> None:
     assert source.offsets == [600_000]
 
 
-def test_a_registry_that_has_the_same_goes_on_with_another_s(store: Store) -> None:
-    descriptor, _ = _begin(store, CONTENT, 600_000)
+def test_what_a_registry_began_is_gone_on_with_though_another_s_is_here(store: Store) -> None:
+    """It has to send what it has not sent yet, and no more."""
+    descriptor, ingest = _begin(store, CONTENT, 600_000)
+    far, near = claim(store, "i.io", "a"), claim(store, "h.io", "a")
+    store.ensure(descriptor, FaultySource(CONTENT), claim=far).wait()
     source = FaultySource(CONTENT)
-    far = claim(store, "i.io", "a")
-    assert store.ensure(descriptor, source, claim=far).wait() == "fetched"
-    assert source.offsets == [0]
-    assert far.holds(descriptor.digest)
+    assert store.ensure(descriptor, source, claim=near).wait() == "fetched"
+    assert source.offsets == [600_000]
+    assert near.holds(descriptor.digest)
+    assert list(ingest.glob("*.partial")) == []
+
+
+def test_what_lacks_only_its_name_is_asked_for_and_not_fetched_again(store: Store) -> None:
+    descriptor, _ = _begin(store, CONTENT, len(CONTENT))
+    probe, source = Asked(False), FaultySource(CONTENT)
+    with pytest.raises(DoesNotExistError):
+        store.ensure(descriptor, source, claim=claim(store, "h.io", "b", probe)).wait()
+    mine = claim(store, "h.io", "a", Asked(True))
+    assert store.ensure(descriptor, source, claim=mine).wait() == "fetched"
+    assert source.offsets == []
+    assert mine.holds(descriptor.digest)
+
+
+def test_an_archive_has_to_have_what_another_one_began_with(store: Store) -> None:
+    source = HeldSource(before=600_000)
+    descriptor = source.add(CONTENT)
+    ticket = store.ensure(descriptor, source, claim=claim_of_file())
+    assert source.reached.wait(10)
+    ticket.leave()
+    tail = FaultySource(b"\0" * 600_000 + CONTENT[600_000:])
+    with pytest.raises(DigestMismatchError):
+        store.ensure(descriptor, tail, claim=claim_of_file()).wait()
+    assert not store.has(descriptor.digest)
+
+
+def test_what_is_in_its_place_is_on_record(store: Store, tmp_path: Path) -> None:
+    """Or another process that sees it there would have its registry send it again."""
+    seen: list[bool] = []
+
+    class Noting(Origins):
+        def record(self, host: str, repository: str, digest: Digest) -> None:
+            seen.append(store.has(digest))
+            super().record(host, repository, digest)
+
+    source = FaultySource(CONTENT)
+    own = Claim(origins=Noting(tmp_path / "ingest"), host="h.io", repository="a", probe=Asked())
+    store.ensure(source.descriptor, source, claim=own).wait()
+    assert seen == [False]
 
 
 def _begin(store: Store, content: bytes, count: int) -> tuple[Descriptor, Path]:

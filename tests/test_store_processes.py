@@ -15,7 +15,12 @@ import pytest
 from support_store import Fault, FaultySource, eventually, make_store, names
 
 from registry_service.cancel import Cancellation
-from registry_service.errors import CancelledError, DiskFullError, StoreError
+from registry_service.errors import (
+    CancelledError,
+    ConnectionBrokenError,
+    DiskFullError,
+    StoreError,
+)
 from registry_service.store import Store
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
@@ -179,7 +184,22 @@ def test_a_blob_that_cannot_fit_is_not_begun(small_disk: Path) -> None:
         with pytest.raises(DiskFullError, match="3072000 bytes more are needed"):
             store.ensure(source.descriptor, source).wait()
         assert source.offsets == []
-        assert names(small_disk / "ingest") == []
+        eventually(lambda: names(small_disk / "ingest") == [])
+
+
+def test_what_was_fetched_stays_where_the_rest_cannot_fit(small_disk: Path) -> None:
+    content = (CONTENT * 2)[:1_600_000]
+    begun = FaultySource(content, [Fault(after=200_000), *[Fault(after=0)] * 9])
+    source = FaultySource(content)
+    with make_store(small_disk) as store:
+        with pytest.raises(ConnectionBrokenError):
+            store.ensure(begun.descriptor, begun).wait()
+        ballast = fill(small_disk, 900_000)
+        with pytest.raises(DiskFullError, match="1400000 bytes more are needed"):
+            store.ensure(source.descriptor, source).wait()
+        ballast.unlink()
+        assert store.ensure(source.descriptor, source).wait() == "fetched"
+        assert source.offsets == [200_000]
 
 
 def test_what_is_written_must_be_on_the_disk_of_what_is_kept(

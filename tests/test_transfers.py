@@ -39,8 +39,8 @@ from registry_service.errors import (
     RegistryHTTPError,
     StoreError,
 )
-from registry_service.store import BlobStream, MemorySource, RetryPolicy, Store
-from registry_service.store.ingest import Partial
+from registry_service.store import BlobStream, MemorySource, RetryPolicy, Source, Store
+from registry_service.store.ingest import Partial, partial_name
 from registry_service.store.layout import Layout
 from registry_service.store.workers import Workers
 
@@ -209,12 +209,12 @@ def test_a_stream_that_cannot_be_closed_has_delivered_all_the_same(store: Store)
         def close(self) -> None:
             raise OSError("already closed")
 
-    class Source:
+    class Breaking(Source):
         def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
             return Stream()
 
     descriptor = Descriptor(media_type="a/b", digest=Digest.of(b"x"), size=1)
-    assert store.ensure(descriptor, Source()).wait() == "fetched"
+    assert store.ensure(descriptor, Breaking()).wait() == "fetched"
 
 
 def test_a_source_that_begins_elsewhere_is_refused(store: Store) -> None:
@@ -258,6 +258,35 @@ def test_a_partial_file_that_the_server_cannot_continue_is_begun_anew(store: Sto
     source = FaultySource(CONTENT, [Fault(after=10), Fault(refuse=beyond)])
     assert store.ensure(source.descriptor, source).wait() == "fetched"
     assert source.offsets == [0, 10, 0]
+
+
+def test_what_was_fetched_outlives_a_source_that_cannot_continue_it(store: Store) -> None:
+    begun = FaultySource(CONTENT, [Fault(after=600_000), *[Fault(after=0)] * 9])
+    with pytest.raises(ConnectionBrokenError):
+        store.ensure(begun.descriptor, begun).wait()
+    beyond = RegistryHTTPError(http_status=416, method="GET", url="http://h/")
+    odd = FaultySource(CONTENT, [Fault(refuse=beyond)] * 9)
+    with pytest.raises(RegistryHTTPError):
+        store.ensure(odd.descriptor, odd).wait()
+    source = FaultySource(CONTENT)
+    assert store.ensure(source.descriptor, source).wait() == "fetched"
+    assert source.offsets == [600_000]
+
+
+@pytest.mark.parametrize("size", [1, 650_000, len(CONTENT) + 1])
+def test_what_was_fetched_outlives_a_descriptor_that_says_another_size(
+    store: Store, size: int
+) -> None:
+    begun = FaultySource(CONTENT, [Fault(after=600_000), *[Fault(after=0)] * 9])
+    with pytest.raises(ConnectionBrokenError):
+        store.ensure(begun.descriptor, begun).wait()
+    wrong = dataclasses.replace(begun.descriptor, size=size)
+    odd = FaultySource(CONTENT, [Fault(silent=True)] * 9)
+    with pytest.raises((DigestMismatchError, ConnectionBrokenError)):
+        store.ensure(wrong, odd).wait()
+    source = FaultySource(CONTENT)
+    assert store.ensure(source.descriptor, source).wait() == "fetched"
+    assert source.offsets == [600_000]
 
 
 def test_retries_are_told(store: Store) -> None:
@@ -317,7 +346,7 @@ def test_a_later_transfer_takes_up_a_partial_file(tmp_path: Path) -> None:
 def test_a_partial_file_that_was_not_read_yet_stays(tmp_path: Path) -> None:
     source = FaultySource(CONTENT)
     with make_store(tmp_path) as store:
-        partial = tmp_path / "ingest" / f"sha256-{source.descriptor.digest.hex}.partial"
+        partial = tmp_path / "ingest" / partial_name(source.descriptor, "")
         partial.write_bytes(CONTENT[:1000])
         cancel = Cancellation()
         layout = Layout(tmp_path / "images", tmp_path / "ingest")
@@ -347,8 +376,7 @@ def test_whatever_lies_in_a_partial_file_is_verified(
 ) -> None:
     source = FaultySource(CONTENT)
     with make_store(tmp_path) as store:
-        digest = source.descriptor.digest
-        (tmp_path / "ingest" / f"sha256-{digest.hex}.partial").write_bytes(found)
+        (tmp_path / "ingest" / partial_name(source.descriptor, "")).write_bytes(found)
         assert store.ensure(source.descriptor, source).wait() == "fetched"
         assert content_of(store, source.descriptor) == CONTENT
     assert source.offsets == offsets
@@ -543,6 +571,23 @@ def test_progress_grows_to_the_whole(store: Store) -> None:
     assert seen[-1] == (str(source.descriptor.digest), "fetching", len(CONTENT), len(CONTENT))
     done = [told[2] for told in seen]
     assert done == sorted(done)
+
+
+@pytest.mark.parametrize("where", ["ready", "elsewhere"])
+def test_a_source_that_breaks_its_promises_lets_nobody_wait(store: Store, where: str) -> None:
+    class Broken(FaultySource):
+        def ready(self, descriptor: Descriptor, /) -> float:
+            if where == "ready":
+                raise ValueError("a fault of the program")
+            return 0.0
+
+        def elsewhere(self, descriptor: Descriptor, error: Exception, /) -> bool:
+            raise ValueError("a fault of the program")
+
+    source = Broken(CONTENT, [Fault(after=9)])
+    with pytest.raises(ValueError, match="a fault of the program"):
+        store.ensure(source.descriptor, source).wait()
+    assert store.ensure(source.descriptor, FaultySource(CONTENT)).wait() == "fetched"
 
 
 def test_progress_that_fails_hurts_its_own_taker_only(store: Store) -> None:

@@ -14,7 +14,7 @@ from ..digest import Digest
 from ..errors import ArchiveError, DigestMismatchError, DoesNotExistError
 from ..manifest import MANIFEST_LIMIT
 from ..reference import Reference
-from ..store import BlobStream
+from ..store import BlobStream, Source
 from .file import ArchiveFile
 from .tar import Member
 
@@ -108,7 +108,7 @@ class Archive:
         return member
 
 
-class ArchiveSource:
+class ArchiveSource(Source):
     """An archive as the store's source. What was read wrong once is wrong: nothing is retried."""
 
     def __init__(self, archive: Archive) -> None:

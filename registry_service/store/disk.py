@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from ..cancel import Cancellation
-from ..digest import Digest
 from ..errors import DiskFullError, StoreError
 
 __all__ = [
@@ -184,8 +183,3 @@ def is_at(mine: os.stat_result, path: str) -> bool:
     if not stat.S_ISREG(mine.st_mode):
         raise StoreError(f"{path} is not a plain file")
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
-
-
-def partial_name(digest: Digest) -> str:
-    """The name of a partial file, which is a file's name everywhere."""
-    return f"{digest.algorithm}-{digest.hex}.partial"

@@ -1,15 +1,17 @@
 """One blob on its way in: a partial file that outlives whoever began it.
 
-A partial file holds the first bytes of one blob. It stays when a transfer is cancelled, fails or
-is killed, and the next one goes on from its end, having hashed again what is there. It goes away
-in three cases: it became the blob; its bytes are known to be wrong; the disk had no room for what
-it still lacks, when space matters more to everything else on it than a resumed transfer does. The
-other partial files of the same pull stay: with room made, the next one goes on from them.
+A partial file holds the first bytes of one blob, as one registry sent them: no other one, and no
+descriptor of another size, can spoil what was fetched, or get what it did not send. It stays when
+a transfer is cancelled, fails or is killed, and the next one goes on from its end, having hashed
+again what is there. It goes away in three cases: it became the blob; its bytes are known to be
+wrong; it filled the disk, when space matters more to everything else on it than a resumed transfer
+does. Where there is no room for what it lacks, it is not gone on with, and stays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Final
@@ -23,11 +25,11 @@ from ..errors import (
     ProtocolError,
     StoreError,
 )
-from .disk import FILE_MODE, check_space, disk_error, is_at, partial_name, try_lock, write_all
+from .disk import FILE_MODE, check_space, disk_error, is_at, try_lock, write_all
 from .layout import Layout
 from .source import BlobStream
 
-__all__ = ["Partial", "Report"]
+__all__ = ["Partial", "Report", "partial_name"]
 
 #: Called with a phase and the bytes that are done in it.
 Report = Callable[[str, int], None]
@@ -39,8 +41,8 @@ class Partial:
     """The partial file of one descriptor, open and locked, and the hash of what is in it.
 
     Belongs to one thread at a time. The lock is the file's own (flock), so it is free when its
-    process dies, and there is one file a blob at most: a process that got the lock of a file
-    that was renamed or removed meanwhile notices, and asks again.
+    process dies, and there is one file a blob and registry at most: a process that got the lock of
+    a file that was renamed or removed meanwhile notices, and asks again.
     """
 
     def __init__(
@@ -59,13 +61,14 @@ class Partial:
         self.resumed = False
 
     @classmethod
-    def claim(cls, layout: Layout, descriptor: Descriptor) -> Partial | None:
-        """The partial file, made where there is none; None while another has it.
+    def claim(cls, layout: Layout, descriptor: Descriptor, host: str = "") -> Partial | None:
+        """The partial file of the registry ``host``, made where there is none; None while another
+        has it.
 
         Raises `InvalidDigestError` for a digest that cannot be verified, `StoreError`.
         """
         descriptor.digest.hasher()
-        path = f"{layout.ingest}/{partial_name(descriptor.digest)}"
+        path = f"{layout.ingest}/{partial_name(descriptor, host)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(path, flags, FILE_MODE)
@@ -83,9 +86,9 @@ class Partial:
         return None
 
     @property
-    def inode(self) -> int:
-        """What tells this file from one that had its name before."""
-        return os.fstat(self._fd).st_ino
+    def empty(self) -> bool:
+        """Whether nothing was brought yet."""
+        return not (self._found or self.position)
 
     @property
     def complete(self) -> bool:
@@ -101,11 +104,7 @@ class Partial:
             self._rehash(found, buffer, cancel, report)
         missing = self._size - self.position
         if missing >= _CHECKED:
-            try:
-                check_space(self._layout.ingest, missing)
-            except DiskFullError:
-                self.discard()
-                raise
+            check_space(self._layout.ingest, missing)
 
     def fill(
         self, stream: BlobStream, buffer: memoryview, cancel: Cancellation, report: Report
@@ -137,11 +136,9 @@ class Partial:
                 size=size,
             )
 
-    def commit(self) -> None:
-        """Verify the file and make it the blob. It is closed then, whatever comes of it.
-
-        Raises `DigestMismatchError`, and nothing is kept; `StoreError`.
-        """
+    def verify(self) -> None:
+        """See that it is what the digest says. Raises `DigestMismatchError`, and nothing is
+        kept."""
         if not self._digest.matches(self._hasher):
             actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
             size = self.position
@@ -152,6 +149,10 @@ class Partial:
                 actual=actual,
                 size=size,
             )
+
+    def commit(self) -> None:
+        """Make what was verified the blob. It is closed then, whatever comes of it. Raises
+        `StoreError`."""
         target = self._layout.place(self._digest)
         try:
             # The name must never be there without the bytes, whatever happens to the machine.
@@ -162,7 +163,7 @@ class Partial:
                 self._layout.prepare(self._digest)
                 os.rename(self._path, target)  # noqa: PTH104 - as above
         except OSError as error:
-            self._fail(error, "write")
+            self._fail(error, target)
         finally:
             self.close()
 
@@ -265,15 +266,22 @@ class Partial:
         try:
             write_all(self._fd, data, self.position)
         except OSError as error:
-            self._fail(error, "write")
+            self._fail(error, self._path)
         self._hasher.update(data)
         self.position += len(data)
 
-    def _fail(self, error: OSError, doing: str) -> None:
-        failure = disk_error(error, self._path, doing, self._size - self.position)
+    def _fail(self, error: OSError, path: str) -> None:
+        failure = disk_error(error, path, "write", self._size - self.position)
         if isinstance(failure, DiskFullError):
             self.discard()
         raise failure from error
+
+
+def partial_name(descriptor: Descriptor, host: str) -> str:
+    """The name of a partial file, which is a file's name everywhere."""
+    digest = descriptor.digest
+    whose = hashlib.sha256(f"{descriptor.size} {host}".encode()).hexdigest()[:16]
+    return f"{digest.algorithm}-{digest.hex}-{whose}.partial"
 
 
 def _goes_on(stream: BlobStream, buffer: memoryview) -> bool:

@@ -9,12 +9,12 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import DoesNotExistError
-from .source import BlobStream
+from .source import BlobStream, Source
 
 __all__ = ["MemorySource"]
 
 
-class MemorySource:
+class MemorySource(Source):
     """A source of blobs that it was given. Thread-safe.
 
     ``opened`` lists what was asked for, in order: the digest and the offset.

@@ -29,7 +29,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 from urllib.parse import quote
 
 from ..cancel import Cancellation
@@ -44,7 +44,6 @@ __all__ = ["Claim", "Origins", "Probe", "Unrecorded"]
 Probe: TypeAlias = Callable[[Descriptor, Cancellation], bool]
 
 _APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_BEGUN: Final = "~"  # begins what stands in the place of a repository for a partial file
 
 
 class _Host:
@@ -110,7 +109,13 @@ class _Host:
 
 
 class Origins:
-    """The record. Thread-safe; one lock guards what was read, and is held while a file is."""
+    """The record. Thread-safe; one lock guards what was read, and is held while a file is.
+
+    ``lasting``: whether a host is the same one tomorrow, so that it may go on with the partial
+    file that it began.
+    """
+
+    lasting: ClassVar[bool] = True
 
     def __init__(self, ingest: Path) -> None:
         self._directory = ingest / "origins"
@@ -124,7 +129,7 @@ class Origins:
 
     def host_has(self, host: str, digest: Digest) -> bool:
         """Whether any repository of that registry is."""
-        return any(not one.startswith(_BEGUN) for one in self._of(host, digest))
+        return bool(self._of(host, digest))
 
     def record(self, host: str, repository: str, digest: Digest) -> None:
         """Keep that the repository has it. The registry of ``host`` must have had the bytes:
@@ -133,25 +138,10 @@ class Origins:
             with self._lock:
                 self._hosts[host].append(digest, repository)
 
-    def begun(self, host: str, digest: Digest, inode: int) -> bool:
-        """Whether the partial file of that number has its bytes from that registry."""
-        return f"{_BEGUN}{inode}" in self._of(host, digest)
-
-    def begin(self, host: str, digest: Digest, inode: int) -> None:
-        """Keep that it has: who did not send the beginning must not get it by its end."""
-        self.record(host, f"{_BEGUN}{inode}", digest)
-
     def tidy(self, here: Callable[[Digest], bool]) -> None:
-        """Forget what is known of content that is not ``here``, and of partial files that are
-        gone."""
-        partial = set()
-        for path in self._ingest.glob("*.partial"):
-            with contextlib.suppress(FileNotFoundError):
-                partial.add(str(path.stat().st_ino))
+        """Forget what is known of content that is not ``here``."""
 
-        def stays(text: str, name: str) -> bool:
-            if name.startswith(_BEGUN):
-                return name.removeprefix(_BEGUN) in partial
+        def stays(text: str) -> bool:
             with contextlib.suppress(InvalidDigestError):
                 return here(Digest.parse(text))
             return False
@@ -164,7 +154,7 @@ class Origins:
                     (text, name)
                     for text, names in host.known.items()
                     for name in sorted(names)
-                    if stays(text, name)
+                    if stays(text)
                 ]
                 if len(kept) < sum(map(len, host.known.values())):
                     lines = "".join(f"{text} {name} .\n" for text, name in kept)
@@ -184,6 +174,8 @@ class Unrecorded(Origins):
     """The record of what no registry vouches for, such as a file: it begins with nothing, and
     nothing of it is kept. What the store has is compared with what is brought."""
 
+    lasting = False
+
     def __init__(self) -> None:
         self._shown: set[Digest] = set()
 
@@ -195,12 +187,6 @@ class Unrecorded(Origins):
 
     def record(self, host: str, repository: str, digest: Digest) -> None:
         self._shown.add(digest)
-
-    def begun(self, host: str, digest: Digest, inode: int) -> bool:
-        return False
-
-    def begin(self, host: str, digest: Digest, inode: int) -> None:
-        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from .layout import Layout
 from .origins import Claim
 from .source import BlobStream
 
-__all__ = ["Question", "compare"]
+__all__ = ["Question", "compare", "missing"]
 
 
 class Question:
@@ -46,13 +46,17 @@ class Question:
             return
         try:
             if not self._claim.probe(self._descriptor, self.cancel):
-                name = f"{self._claim.host}/{self._claim.repository}@{self._descriptor.digest}"
-                raise DoesNotExistError(f"blob {name}")
+                raise missing(self._claim, self._descriptor)
             self._granted()
         except CancelledError:
             pass
         except Exception as error:
             self._refused(error)
+
+
+def missing(claim: Claim, descriptor: Descriptor) -> DoesNotExistError:
+    """What its taker is told where a repository has not got it, as far as its registry says."""
+    return DoesNotExistError(f"blob {claim.host}/{claim.repository}@{descriptor.digest}")
 
 
 def compare(

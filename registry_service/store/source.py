@@ -7,13 +7,13 @@ in common with whatever else keeps content by its digest.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 
-__all__ = ["Alternatives", "BlobStream", "Content", "Paced", "Readable", "Source"]
+__all__ = ["BlobStream", "Content", "Readable", "Source"]
 
 
 class Readable(Protocol):
@@ -60,7 +60,8 @@ class BlobStream(Protocol):
 
 
 class Source(Protocol):
-    """One place that can be asked for content. Used by several threads at a time."""
+    """One place that can be asked for content, or several in turn. Used by several threads at a
+    time. Who can always be asked, and has one place only, inherits that from here."""
 
     def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
         """The content that ``descriptor`` names, from ``offset`` on.
@@ -69,20 +70,12 @@ class Source(Protocol):
         ends the call, and later each read, within a second.
         """
 
-
-@runtime_checkable
-class Alternatives(Protocol):
-    """What a source of several places has besides."""
+    def ready(self, descriptor: Descriptor, /) -> float:
+        """Seconds after which it is worth while to call `open`, 0 for now. Earlier, the call
+        would wait, and hold up a thread that others have work for."""
+        return 0.0
 
     def elsewhere(self, descriptor: Descriptor, error: Exception, /) -> bool:
-        """The content could not be had, or not rightly, from where `Source.open` found it last.
+        """The content could not be had, or not rightly, from where `open` found it last.
         Whether the next call asks another place: then it does not count as a failure."""
-
-
-@runtime_checkable
-class Paced(Protocol):
-    """What a source has besides, that cannot always be asked."""
-
-    def ready(self, descriptor: Descriptor, /) -> float:
-        """Seconds after which it is worth while to call `Source.open`, 0 for now. Earlier, the
-        call would wait, and hold up a thread that others have work for."""
+        return False

@@ -18,8 +18,8 @@ fails for the store (a full disk) fails for all.
 Who may share a movement: takers whose claims are of one registry, so that every byte of it came
 from that registry. A taker of a repository that has not shown that it has the blob is let in when
 the registry says so (a `Question`), and gets an outcome only when that was shown (see
-`store.origins`). Another registry's movement of the same blob waits for the partial file, as
-another process's does.
+`store.origins`). Another registry's movement of the same blob is one of its own, and so is that
+of a descriptor with another size. Another process's waits for the partial file.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ from ..errors import DigestMismatchError, InvalidDigestError, RegistryError, Sto
 from .ingest import Partial
 from .layout import Layout
 from .origins import Claim
-from .proof import Question, compare
+from .proof import Question, compare, missing
 from .retry import Attempt, RetryPolicy, can_help, out_of_range
-from .source import Alternatives, Paced, Source
 from .ticket import Outcome, Transfer
 from .workers import Workers
 
@@ -72,8 +71,9 @@ class Flight:
         self.ended = False
         self.joined: set[str] = set()  # the repositories of takers; guarded likewise
         self.proved: set[str] = set()  # those that have shown that they have it; likewise
+        self.recorded: set[str] = set()  # of these, what is kept; likewise
         self._name = str(ticket.descriptor.digest)
-        self._own = True  # the partial file has nothing of another registry
+        self._whole = False  # the source has to bring what is there already, too
         self._compared = 0
         self._partial: Partial | None = None
         self._polls = 0
@@ -86,6 +86,18 @@ class Flight:
 
     def step(self, buffer: memoryview) -> None:
         """Make one attempt, and submit the next one where another is needed."""
+        try:
+            delay = self._go_on(buffer)
+        except Exception as error:  # a fault of the program, which nobody must wait for
+            self._owner.finish(self, None, error)
+            delay = None
+        if delay is None:
+            self.close()
+        else:
+            self._owner.submit(self, delay)
+
+    def _go_on(self, buffer: memoryview) -> float | None:
+        """The seconds until the next attempt, None where there is none."""
         taker = self._owner.choose(self)
         delay = None if taker is None else self._held_back(taker)
         if taker is not None and delay is None:
@@ -100,16 +112,11 @@ class Flight:
                 else:
                     self._polls += 1
                     delay = min(_MOST_POLL, _FIRST_POLL * self._polls)
-        if delay is None:
-            self.close()
-        else:
-            self._owner.submit(self, delay)
+        return delay
 
     def _held_back(self, taker: Transfer) -> float | None:
         """The seconds before the source can be asked, None where it can be now. They are not
         spent here: the thread is for those who can move."""
-        if not isinstance(taker.source, Paced):
-            return None
         try:
             wait = taker.source.ready(self.descriptor)
         except RegistryError:
@@ -127,32 +134,50 @@ class Flight:
     def _try(self, taker: Transfer, attempt: Attempt, buffer: memoryview) -> Outcome | None:
         """Bring the blob; None while another process is at it."""
         digest, size = self.descriptor.digest, self.descriptor.size
-        layout = self._owner.layout
+        layout, claim = self._owner.layout, self.claim
+        lasting = claim is None or claim.origins.lasting
         if self._partial is None or self._partial.closed:
-            if layout.size(digest) == size:  # another registry, or another process, was faster
-                return self._prove(taker, attempt, buffer)
-            self._partial = Partial.claim(layout, self.descriptor)
+            if layout.size(digest) == size and self._is_shown():
+                return "exists"  # another process was faster
+            host = "" if claim is None else claim.host if lasting else "file"
+            self._partial = Partial.claim(layout, self.descriptor, host)
             if self._partial is None:
                 return None
-            if layout.size(digest) == size:
+            if layout.size(digest) == size and self._partial.empty:
                 self._partial.discard()
                 return self._prove(taker, attempt, buffer)
             self._partial.resume(buffer, self.cancel, self._report)
-            self._own = self._is_own(self._partial, len(buffer))
+            self._whole = not lasting
         partial = self._partial
         attempt.mixed = partial.position > 0
-        if not partial.complete:
+        if self._whole or not partial.complete:
             self._fetch(taker, attempt, partial, buffer)
+        elif claim is not None and not self.proved:
+            self._ask(taker)
         attempt.opened = True
+        partial.verify()
+        # Who sees the content in its place must see the record.
+        self._owner.record(self)
         partial.commit()
         return "fetched"
+
+    def _is_shown(self) -> bool:
+        """Whether some repository of the registry is known to have it."""
+        return self.claim is None or self.claim.near(self.descriptor.digest)
+
+    def _ask(self, taker: Transfer) -> None:
+        """All of it was sent already, to somebody: see that the taker may have it."""
+        claim = taker.claim
+        if claim is not None and not claim.probe(taker.descriptor, self.cancel):
+            raise missing(claim, self.descriptor)
+        self._owner.shown(self, taker)
 
     def _fetch(
         self, taker: Transfer, attempt: Attempt, partial: Partial, buffer: memoryview
     ) -> None:
         begin = partial.position
         # The taker's own descriptor: what it says of the same content may differ (its urls).
-        stream = taker.source.open(taker.descriptor, begin if self._own else 0, self.cancel)
+        stream = taker.source.open(taker.descriptor, 0 if self._whole else begin, self.cancel)
         attempt.opened = True
         self._owner.shown(self, taker)
         try:
@@ -162,29 +187,15 @@ class Flight:
         finally:
             attempt.gained = partial.position > max(begin, self._furthest)
             self._furthest = max(partial.position, self._furthest)
-            # What was there is what this registry has too, if anything came after it.
-            self._own = self._own or partial.position > begin
+            # What was there is what the source has too, if anything came after it.
+            self._whole = self._whole and partial.position == begin
             with contextlib.suppress(RegistryError, OSError):  # what was read is read
                 stream.close()
-
-    def _is_own(self, partial: Partial, small: int) -> bool:
-        """Whether what the partial file holds came from this registry. Noted for what follows;
-        what comes with one read is not worth a note."""
-        claim = self.claim
-        if claim is None:
-            return True
-        digest = self.descriptor.digest
-        if partial.position:
-            return claim.origins.begun(claim.host, digest, partial.inode)
-        if self.descriptor.size > small:
-            claim.origins.begin(claim.host, digest, partial.inode)
-        return True
 
     def _prove(self, taker: Transfer, attempt: Attempt, buffer: memoryview) -> Outcome | None:
         """The content is here. Where its registry has not shown that it has it, it has to send
         the same. None where the content that is here turned out to be damaged."""
-        digest = self.descriptor.digest
-        if self.claim is None or self.claim.near(digest):
+        if self._is_shown():
             return "exists"
         begin = self._compared
         stream = taker.source.open(self.descriptor, begin, self.cancel)
@@ -215,13 +226,13 @@ class Flight:
         if isinstance(error, (StoreError, InvalidDigestError)):  # whatever the source
             self._owner.finish(self, None, error)
             return None
-        moved_on = not taker.settled and _elsewhere(taker.source, self.descriptor, error)
+        moved_on = not taker.settled and taker.source.elsewhere(self.descriptor, error)
         if not taker.settled and not moved_on:
             taker.tally.count(error, attempt)
             if not can_help(error, attempt) or taker.tally.spent(self._owner.policy):
                 taker.settle(None, error)
-        if out_of_range(error) and self._partial is not None:
-            self._partial.discard()
+        if out_of_range(error):
+            self._whole = True  # it may be the source that is wrong
         elif isinstance(error, DigestMismatchError):
             self._furthest = 0  # they were wrong
         follower = self._owner.choose(self)
@@ -261,11 +272,6 @@ class Flight:
                 taker.log(level, text, digest=self._name)
             except Exception as error:
                 taker.settle(None, error)
-
-
-def _elsewhere(source: Source, descriptor: Descriptor, error: Exception) -> bool:
-    """Whether the source has another place to ask."""
-    return isinstance(source, Alternatives) and source.elsewhere(descriptor, error)
 
 
 class Transfers:
@@ -398,7 +404,7 @@ class Transfers:
         try:
             # While the flight can still be joined: who finds it gone must find the record.
             if outcome is not None:
-                self._record(flight)
+                self.record(flight)
         except StoreError as failure:
             outcome, error = None, failure
         takers = self._end(flight)
@@ -413,14 +419,16 @@ class Transfers:
             for taker in takers:
                 taker.settle(None, failure)  # those that are settled stay so
 
-    def _record(self, flight: Flight) -> None:
-        """Keep which repositories have shown that they have it."""
+    def record(self, flight: Flight) -> None:
+        """Keep which repositories have shown that they have it, as far as that is not kept yet.
+        Called by who moves the bytes, when those were verified."""
         claim = flight.claim
         if claim is None:
             return
         with self._mutex:
-            proved = tuple(flight.proved)
-        for repository in proved:
+            fresh = flight.proved - flight.recorded
+            flight.recorded |= fresh
+        for repository in fresh:
             claim.origins.record(claim.host, repository, flight.descriptor.digest)
 
     def close(self, timeout: float) -> bool:

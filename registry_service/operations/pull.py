@@ -347,14 +347,4 @@ class _Pull:
         if names_platform(config):
             self.keeping.rely([config])
             self.states[config.digest] = self.ensure(config).wait(self.cancel)
-            self.make_good(config)
             check_platform(self.store, self.reference, config, self.platform)
-
-    def make_good(self, config: Descriptor) -> None:
-        """Fetch a configuration again that is damaged in the store."""
-        try:
-            self.store.read(config.digest, config.size)
-        except (DigestMismatchError, DoesNotExistError):
-            with contextlib.suppress(DoesNotExistError):
-                self.store.upkeep.intact(config.digest, repair=True, cancel=self.cancel)
-            self.states[config.digest] = self.ensure(config).wait(self.cancel)

@@ -39,6 +39,7 @@ class Checked:
     - ``ok``: it is what its digest says; ``unreferenced``: so it is, but no name leads to it;
     - ``damaged``: it is not; ``quarantined``: nor was it, and it was moved aside, so that the next
       pull fetches it;
+    - ``unreadable``: the disk, or its permissions, did not let it be read;
     - ``missing``: it is not there; ``absent``: nor need it be: a platform that was not pulled, or
       content that comes from elsewhere.
 
@@ -213,6 +214,9 @@ class _Checker:
             )
         except DoesNotExistError:  # swept, or moved aside, meanwhile
             return _checked(item, "missing") if item.reference else None
+        except StoreError as error:  # of the others there is more to say
+            self._observer.log("error", str(error), digest=str(item.digest))
+            return _checked(item, "unreadable")
         if good:
             return _checked(item, item.state)
         aside = self._repair and not self._store.has(item.digest)

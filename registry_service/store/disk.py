@@ -77,16 +77,17 @@ def check_space(path: Path, needed: int) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make ``path`` and what is missing above it, each for its owner only."""
+    """Make ``path`` and what is missing above it, each for its owner only, and durable."""
     try:
         for directory in (*reversed(path.parents), path):
             if not directory.is_dir():
                 directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+                sync_directory(directory.parent)
     except OSError as error:
         raise disk_error(error, path, "make the directory") from error
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Make the names in ``path`` durable."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -22,6 +22,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -107,7 +108,7 @@ class Layout:
             return None
         except OSError as error:
             raise disk_error(error, path, "examine") from error
-        return found.st_size
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def open(self, digest: Digest) -> BufferedReader:
         """The content as a file. Raises `DoesNotExistError`."""
@@ -322,21 +323,23 @@ class Layout:
         return count
 
     def _sync_blobs(self) -> None:
-        for directory in (self._blobs, *self._blobs.iterdir()):
-            if directory.is_dir():
-                sync_directory(directory)
+        try:
+            directories = [one.path for one in os.scandir(self._blobs) if one.is_dir()]
+        except OSError as error:
+            raise disk_error(error, self._blobs, "list") from error
+        for directory in (str(self._blobs), *directories):
+            sync_directory(directory)
 
     # the index file
 
     def _start(self) -> None:
         """Make what a layout needs; refuse a layout of another version."""
-        with self._locked(Cancellation()):
-            self._make()
-            version = _load(self._marker).get("imageLayoutVersion")
-            if not isinstance(version, str) or not version.startswith("1."):
-                raise StoreError(
-                    f"{self._marker}: an image layout of version {version!r} is not known"
-                )
+        if not (self._marker.exists() and self._index.exists()):
+            with self._locked(Cancellation()):
+                self._make()
+        version = _load(self._marker).get("imageLayoutVersion")
+        if not isinstance(version, str) or not version.startswith("1."):
+            raise StoreError(f"{self._marker}: an image layout of version {version!r} is not known")
 
     def _make(self) -> None:
         """Make the files of a layout where they are missing. The lock is held."""
@@ -374,11 +377,10 @@ class Layout:
             document = self._read()
             before = _manifests(document, self._index)
             after = change(list(before))
-            if after == before:
-                return
-            cancel.check()  # who gave up must not find it done
-            replace_file(self._index, _dump({**document, "manifests": after}), self.ingest)
-            sync_directory(self.images)
+            if after != before:
+                cancel.check()  # who gave up must not find it done
+                replace_file(self._index, _dump({**document, "manifests": after}), self.ingest)
+            sync_directory(self.images)  # also of one who was killed before he came to that
 
 
 def _named(entries: list[Any]) -> list[tuple[str, Descriptor]]:

@@ -1,7 +1,8 @@
 """Leases: what somebody relies on who has not named it yet, or reads it while it loses its name.
 
-A lease is a file ``ingest/….lease`` with a digest a line, locked (flock) by who holds it, in
+A lease is a file ``ingest/….lease`` with lines ``DIGEST .``, locked (flock) by who holds it, in
 this process or another. When its process dies, the lock is free and the lease counts for nothing.
+What is torn, by a full disk, lacks its dot: who wrote it was told that it failed.
 
 A pin protects from the moment on that no sweep is under way which had read the leases before:
 sweeps remove under the lock of ``index.json`` only, having read the leases under it. So who
@@ -21,7 +22,7 @@ from typing import Final, Self
 
 from ..cancel import Cancellation
 from ..digest import Digest
-from ..errors import InvalidDigestError, StoreError
+from ..errors import InvalidDigestError
 from .disk import FILE_MODE, disk_error, is_at, try_lock
 from .layout import Layout
 
@@ -66,7 +67,9 @@ class Lease:
         try:
             while self._fd < 0:
                 self._fd = self._make()
-            os.write(self._fd, "".join(f"{digest}\n" for digest in fresh).encode())
+            lines = memoryview("".join(f"\n{digest} ." for digest in fresh).encode())
+            while lines:
+                lines = lines[os.write(self._fd, lines) :]
         except OSError as error:
             raise disk_error(error, self._path, "write") from error
         self._pinned.update(fresh)
@@ -107,12 +110,17 @@ class Lease:
 def pinned(ingest: Path) -> set[Digest]:
     """What the leases of all processes keep; those that nobody holds any more are removed.
 
-    A line that is not complete yet does not count: its writer has not gone on.
+    A line that is not complete yet does not count: its writer has not gone on. Raises `StoreError`
+    where one cannot be read.
     """
     found: set[Digest] = set()
     for path in ingest.glob(f"*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found.update(_read(path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise disk_error(error, path, "read") from error
     return found
 
 
@@ -124,9 +132,9 @@ def _read(path: Path) -> list[Digest]:
             return []
         text = file.read()
     digests = []
-    for line in text.split("\n")[:-1]:
-        try:
-            digests.append(Digest.parse(line))
-        except InvalidDigestError as error:
-            raise StoreError(f"{path} is damaged: {error}") from None
+    for line in text.split("\n"):
+        digest, _, end = line.partition(" ")
+        if end == ".":
+            with contextlib.suppress(InvalidDigestError):
+                digests.append(Digest.parse(digest))
     return digests

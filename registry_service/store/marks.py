@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ __all__ = ["Document", "Marks", "subject_of_entry"]
 
 _LEAVES: Final = ("config", "layers", "blobs")
 _SPACE: Final = b" \t\r\n"
+_PIECE: Final = 1024 * 1024
+_MENTION: Final = re.compile(rb"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_LONGEST: Final = len("sha512:") + 128 - 1  # as much of one as may lie before the end of a piece
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class Document:
     @classmethod
     def parse(cls, raw: bytes) -> Document | None:
         """None for what is no JSON object. What is malformed in it names nothing."""
-        if not raw.lstrip(_SPACE).startswith(b"{"):
+        if not _looks_like(raw):
             return None
         try:
             value = json.loads(raw)
@@ -64,8 +68,8 @@ class Marks:
     It only grows: an entry that went away meanwhile keeps its content until the next time. Each
     document is read once. Belongs to one thread.
 
-    With ``strict``, a document that is damaged raises `StoreError`, since what it names cannot be
-    known; else it names nothing.
+    With ``strict``, a document that is damaged or cannot be read raises `StoreError`, since what it
+    names cannot be known; else it names nothing.
     """
 
     def __init__(self, layout: Layout, *, strict: bool = True) -> None:
@@ -142,7 +146,7 @@ class Marks:
             self._absent.add(digest)
             return None
         if len(raw) > MANIFEST_LIMIT:
-            return None
+            return self._mentions(digest) if _looks_like(raw) else None
         if digest.algorithm not in HASHABLE or Digest.of(raw, digest.algorithm) == digest:
             return Document.parse(raw)
         if not self._strict:
@@ -163,8 +167,27 @@ class Marks:
                 return file.read(MANIFEST_LIMIT + 1)
         except DoesNotExistError:
             return b""
+        except (OSError, StoreError) as error:
+            if not self._strict:
+                return b""
+            if isinstance(error, StoreError):
+                raise
+            raise disk_error(error, self._layout.path(digest), "read") from error
+
+    def _mentions(self, digest: Digest) -> Document:
+        """A document that is too large to be parsed: every digest that occurs in it may name a
+        part."""
+        found: set[Digest] = set()
+        rest = b""
+        try:
+            with self._layout.open(digest) as file:
+                while piece := file.read(_PIECE):
+                    text = rest + piece
+                    found.update(Digest.parse(one.decode()) for one in _MENTION.findall(text))
+                    rest = text[-_LONGEST:]
         except OSError as error:
             raise disk_error(error, self._layout.path(digest), "read") from error
+        return Document(parts=tuple(found))
 
     def _belongs(self, digest: Digest, subject: Digest) -> None:
         self._referrers.setdefault(subject, set()).add(digest)
@@ -181,6 +204,11 @@ def subject_of_entry(entry: Any) -> Digest | None:
         return Digest.parse(notes[SUBJECT])
     except InvalidDigestError:
         return None
+
+
+def _looks_like(raw: bytes) -> bool:
+    """Whether it may be a document."""
+    return raw.lstrip(_SPACE).startswith(b"{")
 
 
 def _digests(value: Any, key: str = "digest") -> Iterator[Digest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BufferedReader
@@ -12,7 +13,13 @@ from typing import Final
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import CancelledError, DigestMismatchError, DoesNotExistError, GoneError
+from ..errors import (
+    CancelledError,
+    DigestMismatchError,
+    DoesNotExistError,
+    GoneError,
+    StoreError,
+)
 from ..manifest import MANIFEST_LIMIT
 from ..observe import LogCallback, ProgressCallback
 from ..reference import Reference
@@ -30,6 +37,7 @@ from .workers import Workers
 __all__ = ["Store"]
 
 _CLOSING: Final = 5.0  # seconds
+_SMALL: Final = 64 * 1024  # bytes that are verified in less time than it takes to ask for them
 
 
 class Store:
@@ -130,11 +138,9 @@ class Store:
         """Whether the content is here, all of it and undamaged."""
         if not self.has(descriptor.digest, descriptor.size):
             return False
-        try:
-            self._layout.read(descriptor.digest, descriptor.size)
-        except (DigestMismatchError, DoesNotExistError):
-            return False
-        return True
+        with contextlib.suppress(DoesNotExistError):
+            return self.upkeep.intact(descriptor.digest, cancel=Cancellation())
+        return False
 
     # transfers
 
@@ -151,8 +157,9 @@ class Store:
         """See to it that the content is here; return a ticket at once.
 
         However many ask for the same content, in this process or another, it is fetched once,
-        verified while it comes, and from where an earlier transfer left off. `cancel` ends
-        this taker's part; the transfer goes on for others, and ends with its last taker.
+        verified while it comes, and from where an earlier transfer left off. Small content that
+        is here is verified too, and fetched again where it is damaged. `cancel` ends this
+        taker's part; the transfer goes on for others, and ends with its last taker.
 
         ``progress`` is called with the digest, the phase (``fetching``, ``verifying`` for what
         was there already) and the bytes done and in all; ``log`` with what went wrong and is
@@ -169,15 +176,30 @@ class Store:
         if inline is not None:
             claim = None  # who has the manifest has this
         ticket = Transfer(descriptor, inline or source, progress, log, claim)
-        mine = claim is None or claim.holds(descriptor.digest)
-        if mine and self.has(descriptor.digest, descriptor.size):
-            ticket.settle("exists")
+        try:
+            here = self._has_whole(descriptor, cancel)
+            if here and (claim is None or claim.holds(descriptor.digest)):
+                ticket.settle("exists")
+        except (StoreError, CancelledError) as error:
+            ticket.settle(None, error)
+        if ticket.settled:
             return ticket
         if cancel is not None and cancel.cancelled:
             ticket.leave()
         else:
             self._transfers.start(ticket, cancel)
         return ticket
+
+    def _has_whole(self, descriptor: Descriptor, cancel: Cancellation | None) -> bool:
+        """Whether the content is here. Of large content the size has to be enough."""
+        digest, size = descriptor.digest, descriptor.size
+        if not self.has(digest, size):
+            return False
+        if size > _SMALL:
+            return True
+        with contextlib.suppress(DoesNotExistError):
+            return self.upkeep.intact(digest, repair=True, cancel=cancel or Cancellation())
+        return False
 
     def settled(
         self, tickets: Iterable[Transfer], cancel: Cancellation | None = None

@@ -20,9 +20,9 @@ An entry of the index goes before the content that only it leads to.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -30,8 +30,7 @@ from typing import Any, Final
 
 from ..cancel import Cancellation
 from ..digest import Digest
-from ..errors import StoreError
-from .disk import is_at, sweep, try_lock
+from .disk import disk_error, is_at, sweep, try_lock
 from .layout import Layout
 from .leases import pinned
 from .marks import Document, Marks, subject_of_entry
@@ -188,11 +187,16 @@ def sweep_partials(layout: Layout, age: float, *, dry_run: bool) -> tuple[int, i
     now = time.time()
     aside = layout.ingest / "quarantine"
     for path in (*layout.ingest.glob("*.partial"), *aside.glob("*")):
-        with contextlib.suppress(FileNotFoundError, StoreError):
-            found = path.stat()
-            if now - found.st_mtime >= age and _remove_unlocked(path, dry_run):
+        try:
+            found = path.lstat()
+            old = stat.S_ISREG(found.st_mode) and now - found.st_mtime >= age
+            if old and _remove_unlocked(path, dry_run):
                 count += 1
                 size += found.st_size
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise disk_error(error, path, "remove") from error
     if not dry_run:
         sweep(layout.ingest)
     return count, size

@@ -83,7 +83,7 @@ class Upkeep:
 
     def media_type(self, digest: Digest) -> str:
         """What the content says of itself, or empty."""
-        document = Document.parse(Marks(self._layout).peek(digest))
+        document = Document.parse(Marks(self._layout, strict=False).peek(digest))
         return "" if document is None else document.media_type
 
     def intact(
@@ -97,28 +97,29 @@ class Upkeep:
     ) -> bool:
         """Whether the content is what its digest says, and of ``size`` bytes if that is given;
         ``told`` hears how many bytes were read. Of digests that cannot be verified, the size
-        counts. With ``repair``, damaged content is moved aside.
+        counts. With ``repair``, what is not what its digest says is moved aside.
 
         Raises `DoesNotExistError`, `CancelledError`.
         """
         with self._layout.open(digest) as file:
             found = os.fstat(file.fileno())
-            good = size in (None, found.st_size) and self._matches(file, digest, cancel, told)
+            good = self._matches(file, digest, found.st_size, cancel, told)
         if not good and repair:
             self._layout.set_aside(digest, found, cancel)
-        return good
+        return good and size in (None, found.st_size)
 
     def _matches(
         self,
         file: BufferedReader,
         digest: Digest,
+        size: int,
         cancel: Cancellation,
         told: Callable[[int], object],
     ) -> bool:
         if digest.algorithm not in HASHABLE:
             return True
         hasher = digest.hasher()
-        buffer = memoryview(bytearray(_PIECE))
+        buffer = memoryview(bytearray(min(size + 1, _PIECE)))
         done = 0
         try:
             while count := file.readinto(buffer):

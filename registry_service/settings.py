@@ -29,6 +29,9 @@ class RegistrySettings:
     - ``connect_timeout``: to connect, TLS included; ``ping_timeout``: a whole ping;
       ``read_timeout``: without any data; ``commit_timeout``: for the answer to an upload's
       last byte, for which servers may work for minutes.
+    - ``min_rate``: bytes a second that the body of an answer comes at, measured over
+      ``min_rate_seconds`` of waiting for it; what is slower is given up, and asked for anew from
+      where it was. 0 is 'at any rate'.
     - ``retries``: further tries of a request that a retry can help; ``retry_wait_max``: the
       longest wait between two, and the longest ``Retry-After`` that is waited for.
     - ``connections_per_host``: idle connections that are kept open for each host.
@@ -47,6 +50,8 @@ class RegistrySettings:
     ping_timeout: float = 10.0
     read_timeout: float = 60.0
     commit_timeout: float = 300.0
+    min_rate: float = 1024.0
+    min_rate_seconds: float = 30.0
     retries: int = 4
     retry_wait_max: float = 60.0
     connections_per_host: int = 32
@@ -63,6 +68,8 @@ class RegistrySettings:
         )
         for name in ("connect_timeout", "ping_timeout", "read_timeout", "commit_timeout"):
             _in_range(name, getattr(self, name), 0.001, 86_400)
+        _in_range("min_rate", self.min_rate, 0, 2**40)
+        _in_range("min_rate_seconds", self.min_rate_seconds, 0.001, 86_400)
         _in_range("retries", self.retries, 0, 100)
         _in_range("retry_wait_max", self.retry_wait_max, 0, 86_400)
         _in_range("connections_per_host", self.connections_per_host, 1, 1024)
@@ -152,7 +159,7 @@ def _text(key: str, value: Any) -> str:
 
 def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SettingsError(key, "a number of seconds is expected")
+        raise SettingsError(key, "a number is expected")
     return float(value)
 
 
@@ -169,6 +176,8 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "ping_timeout": _number,
     "read_timeout": _number,
     "commit_timeout": _number,
+    "min_rate": _number,
+    "min_rate_seconds": _number,
     "retries": _integer,
     "retry_wait_max": _number,
     "connections_per_host": _integer,

@@ -177,7 +177,7 @@ class Relay:
                 f"{self._descriptor.digest} cannot be read from its source: {error}"
             ) from error
         self._fruitless += 1
-        self._failures += 1
+        self._failures += _FAILURES // 4 if error.code == "too-slow" else 1
         self._observer.log(
             "warning",
             f"{error}; asking the source again",

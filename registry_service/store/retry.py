@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 from ..errors import DigestMismatchError, RegistryError
 
 __all__ = ["Attempt", "RetryPolicy", "Tally", "can_help", "out_of_range"]
+
+_TRICKLE: Final = 1024 * 1024  # bytes that are no gain of one that was given up as too slow
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +47,13 @@ class Tally:
         not even be opened (who opens it has tried again already, unless the server asked for a
         pause), or it sent wrong bytes."""
         wrong = isinstance(error, DigestMismatchError)
+        slow = getattr(error, "code", "") == "too-slow"
         asked = getattr(error, "retry_after", None) is not None
         heavy = not (attempt.opened or asked) or (wrong and not attempt.mixed)
-        # Wrong bytes are no gain, or a source that always sends them would be asked for ever.
-        kept = 0 if attempt.gained and not wrong else self.fruitless
+        # Wrong bytes are no gain, nor is a trickle: a source that has no more would be asked for
+        # ever.
+        gained = not wrong and attempt.gained > (_TRICKLE if slow else 0)
+        kept = 0 if gained else self.fruitless
         self.fruitless = kept + (2 if heavy else 1)
         self.failures += 1
 
@@ -57,11 +63,11 @@ class Tally:
 
 @dataclasses.dataclass(slots=True)
 class Attempt:
-    """What one attempt came to: its source was opened; it gained bytes; the bytes are not all
-    of its own (a partial file was taken up)."""
+    """What one attempt came to: its source was opened; how many bytes it gained; the bytes are
+    not all of its own (a partial file was taken up)."""
 
     opened: bool = False
-    gained: bool = False
+    gained: int = 0
     mixed: bool = False
 
 

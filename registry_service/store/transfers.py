@@ -185,7 +185,7 @@ class Flight:
                 self._report("fetching", begin)
             partial.fill(stream, buffer, self.cancel, self._report)
         finally:
-            attempt.gained = partial.position > max(begin, self._furthest)
+            attempt.gained = max(0, partial.position - max(begin, self._furthest))
             self._furthest = max(partial.position, self._furthest)
             # What was there is what the source has too, if anything came after it.
             self._whole = self._whole and partial.position == begin
@@ -210,7 +210,7 @@ class Flight:
                 self._owner.layout, self.descriptor, stream, buffer, begin, self.cancel, told
             )
         finally:
-            attempt.gained = self._compared > begin
+            attempt.gained = self._compared - begin
             with contextlib.suppress(RegistryError, OSError):
                 stream.close()
         if same:

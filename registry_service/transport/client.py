@@ -22,6 +22,7 @@ from ..urls import follow
 from .body import Body
 from .connection import Adapter
 from .exchange import Exchange, current_exchange
+from .floor import Floor
 from .gate import Clock, Gate, Gates
 from .resolver import Resolver
 from .response import Response, translate
@@ -78,6 +79,8 @@ class Transport:
     ) -> None:
         self.settings = settings or RegistrySettings()
         self._adapter = Adapter(self.settings)
+        rate, seconds = self.settings.min_rate, self.settings.min_rate_seconds
+        self._floor = Floor(rate=rate, seconds=seconds) if rate else None
         self._resolver = Resolver()
         self._gates = Gates(self.settings.hosts, clock=clock, dice=dice)
         self._sleep = sleep or (lambda seconds, cancel: cancel.wait(seconds))
@@ -265,6 +268,7 @@ class Transport:
             certs_dirs=self.settings.certs_dirs,
             ended=self._forget,
             lease=lease,
+            floor=None if request.read >= _FOREVER else self._floor,
         )
         token = current_exchange.set(exchange)
         try:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import requests.adapters
 import urllib3
@@ -26,6 +26,7 @@ from ..proxies import Proxy
 from ..settings import RegistrySettings
 from ..tls import TLSContexts, tls_error
 from .exchange import current_exchange
+from .floor import FlooredSocket
 from .head import Head, framing, read_head
 
 __all__ = ["BLOCK", "Adapter"]
@@ -46,7 +47,9 @@ class _Answer(http.client.HTTPResponse):
     def __init__(
         self, sock: socket.socket, debuglevel: int = 0, method: str = "GET", url: str | None = None
     ) -> None:
-        super().__init__(sock, debuglevel, method, url)
+        floor = current_exchange.get().floor
+        self._floored = None if floor is None else FlooredSocket(sock, floor)
+        super().__init__(cast(socket.socket, self._floored or sock), debuglevel, method, url)
         self.method = method
 
     def begin(self) -> None:
@@ -57,6 +60,8 @@ class _Answer(http.client.HTTPResponse):
         self.code = self.status = head.status
         self.chunked, self.chunk_left = framed.chunked, None
         self.length, self.will_close = framed.length, framed.closes
+        if self._floored is not None:
+            self._floored.begin()
 
 
 class _Attached(urllib3.connection.HTTPConnection):

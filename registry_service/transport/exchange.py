@@ -15,6 +15,7 @@ from pathlib import Path
 from ..cancel import Cancellation
 from ..errors import CancelledError, RegistryTimeoutError, UnreachableRegistryError
 from ..hosts import join_host_port
+from .floor import Floor
 from .gate import Lease
 from .resolver import Address, Resolver
 
@@ -45,10 +46,12 @@ class Exchange:
         certs_dirs: Sequence[Path] = (),
         ended: Callable[[Exchange], object] = lambda exchange: None,
         lease: Lease | None = None,
+        floor: Floor | None = None,
     ) -> None:
         self.cancel = cancel
         self.send_timeout = send_timeout
         self.lease = lease  # the request's share of its host's limits; None without any
+        self.floor = floor  # the least that the answer's body comes at; None for no such thing
         self.certs_dirs = certs_dirs  # for errors, which say where a certificate belongs
         self.expired = False
         self.ended = False

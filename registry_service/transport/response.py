@@ -24,6 +24,7 @@ from ..errors import (
 from ..hosts import origin
 from ..tls import tls_error
 from .exchange import Exchange
+from .floor import TooSlowError
 from .gate import Lease
 from .retry import parse_retry_after
 
@@ -234,6 +235,9 @@ def translate(error: Exception, exchange: Exchange, method: str, url: str) -> Re
         if isinstance(inner, ssl.SSLError) and not isinstance(inner, ssl.SSLEOFError):
             _, host, port = origin(url)
             return tls_error(inner, host=host, port=port, dirs=exchange.certs_dirs)
+    for inner in chain:
+        if isinstance(inner, TooSlowError):
+            return RegistryTimeoutError(f"{what}: the server is too slow: {inner}", code="too-slow")
     for inner in chain:
         if isinstance(inner, (TimeoutError, urllib3.exceptions.TimeoutError)):
             return RegistryTimeoutError(f"{what}: the server was silent for too long")

@@ -385,7 +385,8 @@ def killed_push(registry: Registry, tmp_path: Path, moments: int) -> None:
     registry.wait_for(lambda log: all(one.done for one in log))
     assert parts(registry.requests) >= moments
     assert sent(registry) == sum(map(len, [*image.blobs.values(), image.manifest]))
-    assert registry.open_uploads == 0
+    # Of an upload that was opened just when the daemon was killed nobody knows; it has nothing.
+    assert not any(registry.upload_sizes)
 
 
 def pushes(log: str) -> int:

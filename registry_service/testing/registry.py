@@ -356,6 +356,11 @@ class Registry:
         """How many uploads were opened and neither finished nor cancelled."""
         return len(self._uploads)
 
+    @property
+    def upload_sizes(self) -> list[int]:
+        """How many bytes each of these has."""
+        return self._uploads.sizes()
+
     def add_fault(self, fault: Fault | str) -> FaultSwitch:
         """Switch a fault on: a `Fault`, or one in writing. The answer switches it off again."""
         return self._faults.add(fault)

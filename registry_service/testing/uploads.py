@@ -99,6 +99,10 @@ class Uploads:
         with self._lock:
             return len(self._uploads)
 
+    def sizes(self) -> list[int]:
+        with self._lock:
+            return [upload.offset for upload in self._uploads.values()]
+
     def start(self, repository: str) -> Upload:
         upload = Upload(self._storage, repository)
         with self._lock:

@@ -215,6 +215,18 @@ def test_lists_that_break_the_protocol(
         list(client(transport, server.host).referrers(NAME, SUBJECT))
 
 
+def test_pages_without_an_end_are_given_up(transport: Transport) -> None:
+    entry = Descriptor(media_type=OCI_MANIFEST, digest=SUBJECT, size=1).to_json()
+
+    def handler(request: Request) -> None:
+        link = {"Link": f"<?last={len(server.requests)}>; rel=next"}
+        body = {"manifests": [entry, entry]}
+        request.answer(body=body, headers={"Content-Type": OCI_INDEX, **link})
+
+    with scripted(handler) as server, pytest.raises(ProtocolError, match="brought nothing new"):
+        list(client(transport, server.host).referrers(NAME, SUBJECT))
+
+
 def test_a_null_list_is_empty(transport: Transport) -> None:
     headers = {"Content-Type": OCI_INDEX}
     with scripted(

@@ -152,24 +152,29 @@ def test_a_manifest_that_gives_a_layer_another_size_is_refused_soon(
 
 
 def test_no_tag_keeps_the_others_back(bench: Bench, registry: Registry) -> None:
-    """Neither a name that is no tag, nor wrong bytes, nor a refusal."""
-    listed = ["bad tag", f"sha256:{'a' * 64}", "corrupt", "refused", "whole"]
-    for number, tag in enumerate(listed[2:]):
+    """Neither wrong bytes nor a refusal; a name that is no tag is left out."""
+    names = [None, "bad tag", "", f"sha256:{'a' * 64}", "corrupt", "refused", "whole", "whole"]
+    for number, tag in enumerate(("corrupt", "refused", "whole")):
         push_image(registry, "test/app", tag, random_image(number, platform=HERE))
     (layer, *_) = random_image(0, platform=HERE).layers
     registry.add_fault(f"corrupt:offset=10,path=/v2/test/app/blobs/{Digest.of(layer)}")
     registry.add_fault("status:code=403,path=/manifests/refused")
 
     def tags(request: Request) -> None:
-        request.answer(200, {"name": "test/app", "tags": listed})
+        request.answer(200, {"name": "test/app", "tags": names})
 
-    with scripted(tags) as server:
+    with scripted(tags) as server, Registry() as target:
         registry.add_fault(f"redirect:to=http://{server.host}/tags,path=/tags/list")
-        status, message = bench.fail("pull", f"{registry.host}/test/app", allTags=True)
-    assert status is Status.ERROR
-    assert f"4 of 5 tags of {registry.host}/test/app" in message
-    assert all(f"{tag}: " in message for tag in listed[:-1])
-    assert bench.names == [f"{registry.host}/test/app:whole"]
+        place = f"{registry.host}/test/app"
+        for verb, args in (("pull", ()), ("copy", (f"{target.host}/copy",))):
+            job = bench.job(verb, place, *args, allTags=True)
+            assert job.run() is Status.ERROR
+            assert job.end is not None
+            assert f"2 of 3 tags of {place}" in job.end.message
+            assert all(f"{tag}: " in job.end.message for tag in ("corrupt", "refused"))
+            assert job.stderr.text().count(f"{place} lists what is no tag") == 3
+        assert target.tags("copy") == ["whole"]
+    assert bench.names == [f"{place}:whole"]
 
 
 @pytest.mark.parametrize("data", [b"{}", None])

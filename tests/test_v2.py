@@ -32,6 +32,7 @@ from registry_service.errors import (
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST, Manifest
 from registry_service.media import SCHEMA1_SIGNED
 from registry_service.observe import Observer
+from registry_service.session import paging
 from registry_service.session.blob import range_start
 from registry_service.session.source import RegistrySource
 from registry_service.session.v2 import V2Client
@@ -650,6 +651,44 @@ def test_links_as_servers_write_them(transport: Transport, link: str) -> None:
 
     with scripted(handler) as server:
         assert list(client(transport, server.host).tags("a")) == ["a", "b"]
+
+
+def test_a_name_that_is_listed_twice_comes_once(transport: Transport) -> None:
+    def handler(request: Request) -> None:
+        more = {} if "last=" in request.path else {"Link": "<?last=b>; rel=next"}
+        request.answer(body='{"tags": ["b", "a", "b"]}', headers=more)
+
+    with scripted(handler) as server:
+        assert list(client(transport, server.host).tags("a")) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [("", "500 pages in a row brought nothing new"), ('"{0}a", "{0}b"', "more than 1000 entries")],
+)
+def test_lists_without_an_end_are_given_up(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, tags: str, words: str
+) -> None:
+    monkeypatch.setattr(paging, "_MOST", 1000)
+
+    def handler(request: Request) -> None:
+        page = len(server.requests)
+        body = f'{{"tags": [{tags.format(page)}]}}'
+        request.answer(body=body, headers={"Link": f"<?last={page}>; rel=next"})
+
+    with scripted(handler) as server, pytest.raises(ProtocolError, match=words):
+        list(client(transport, server.host).tags("a"))
+
+
+def test_a_short_or_empty_page_is_not_the_end(transport: Transport) -> None:
+    def handler(request: Request) -> None:
+        page = len(server.requests)
+        more = {"Link": f"<?last={page}>; rel=next"} if page < 50 else {}
+        request.answer(body={"tags": ["a"] if page in (1, 50) else []}, headers=more)
+
+    with scripted(handler) as server:
+        list(client(transport, server.host).tags("a"))
+        assert len(server.requests) == 50
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"tags": "a"}', '{"tags": {}}'])

@@ -36,7 +36,7 @@ from ..transport import Readable
 from ..transport.retry import RetryPolicy
 from .companions import is_listed, remote_companions
 from .content import ALL, check_fits, choose, is_manifest, names_platform, platform_of
-from .pull import of_one_tag
+from .tags import each_tag
 
 __all__ = ["Connections", "copy", "copy_all_tags"]
 
@@ -91,40 +91,25 @@ def copy_all_tags(
 ) -> list[str]:
     """Copy every tag of a repository to the same tag of another; returns the tags.
 
-    A tag that cannot be copied, or is none, does not keep the others back; at the end an error
-    names all of those. A list of referrers under a fallback tag is not copied over the target's
-    own: what it lists is copied, and put on that.
+    A tag that cannot be copied does not keep the others back (see `each_tag`). A list of
+    referrers under a fallback tag is not copied over the target's own: what it lists is copied,
+    and put on that.
     """
-    tags = list(connections.source(cancel).tags(source.repository))
-    copied: list[str] = []
-    failed: list[tuple[str, RegistryError]] = []
-    for tag in tags:
-        cancel.check()
-        try:
-            copy(
-                source.with_tag(tag),
-                target.with_tag(tag),
-                connections=connections,
-                platform=platform,
-                referrers=referrers,
-                cancel=cancel,
-                observer=observer,
-            )
-        except RegistryError as error:
-            if not of_one_tag(error):
-                raise
-            observer.log("warning", f"{source.name}:{tag}: {error}", tag=tag)
-            failed.append((tag, error))
-        else:
-            copied.append(tag)
-    if failed:
-        told = "; ".join(f"{tag}: {error}" for tag, error in failed[:5])
-        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise RegistryError(
-            f"{len(failed)} of {len(tags)} tags of {source.name} could not be copied: {told}{more}",
-            code="incomplete",
+
+    def work(one: Reference) -> bool:
+        copy(
+            one,
+            target.with_tag(one.tag or ""),
+            connections=connections,
+            platform=platform,
+            referrers=referrers,
+            cancel=cancel,
+            observer=observer,
         )
-    return copied
+        return True
+
+    client = connections.source(cancel)
+    return each_tag(source, client, work, done="copied", cancel=cancel, observer=observer)
 
 
 def _run(

@@ -19,12 +19,7 @@ from ..digest import Digest
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
-    InvalidDigestError,
-    InvalidReferenceError,
     ManifestError,
-    PlatformError,
-    RegistryError,
-    RegistryHTTPError,
 )
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..media import OCI_CONFIG
@@ -47,8 +42,9 @@ from .content import (
 )
 from .keeping import Keeping, claim_of
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
+from .tags import each_tag
 
-__all__ = ["of_one_tag", "pull", "pull_all_tags"]
+__all__ = ["pull", "pull_all_tags"]
 
 _DEEPEST = 8
 
@@ -96,64 +92,32 @@ def pull_all_tags(
 ) -> list[str]:
     """Fetch every tag of a repository; returns the tags.
 
-    A tag that cannot be pulled, or is none, does not keep the others back; at the end an error
-    names all of those. Tags that are lists of referrers are no images, and left out.
+    A tag that cannot be pulled does not keep the others back (see `each_tag`). Tags that are
+    lists of referrers are no images, and left out.
     """
-    pulled: list[str] = []
-    failed: list[tuple[str, RegistryError]] = []
-    for tag in client.tags(reference.repository):
-        cancel.check()
-        try:
-            if _lists_referrers(client, reference.repository, tag):
-                continue
-            pull(
-                reference.with_tag(tag),
-                client=client,
-                store=store,
-                platform=platform,
-                referrers=referrers,
-                cancel=cancel,
-                observer=observer,
-            )
-        except RegistryError as error:
-            if not of_one_tag(error):
-                raise
-            observer.log("warning", f"{reference.name}:{tag}: {error}", tag=tag)
-            failed.append((tag, error))
-        else:
-            pulled.append(tag)
-    if failed:
-        told = "; ".join(f"{tag}: {error}" for tag, error in failed[:5])
-        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise RegistryError(
-            f"{len(failed)} of {len(failed) + len(pulled)} tags of {reference.name} "
-            f"could not be pulled: {told}{more}",
-            code="incomplete",
+
+    def work(one: Reference) -> bool:
+        if _lists_referrers(client, one):
+            return False
+        pull(
+            one,
+            client=client,
+            store=store,
+            platform=platform,
+            referrers=referrers,
+            cancel=cancel,
+            observer=observer,
         )
-    return pulled
+        return True
+
+    return each_tag(reference, client, work, done="pulled", cancel=cancel, observer=observer)
 
 
-def of_one_tag(error: RegistryError) -> bool:
-    """Whether ``error`` says nothing of the other tags: what is there under this one is wrong,
-    or may not be had. The tag itself is the server's word, and may be none."""
-    if isinstance(error, RegistryHTTPError):
-        return not error.retryable
-    return isinstance(
-        error,
-        (
-            DigestMismatchError,
-            InvalidDigestError,
-            InvalidReferenceError,
-            ManifestError,
-            PlatformError,
-        ),
-    )
-
-
-def _lists_referrers(client: ImageReader, repository: str, tag: str) -> bool:
+def _lists_referrers(client: ImageReader, reference: Reference) -> bool:
+    tag = reference.tag or ""
     if not is_fallback_tag(tag):
         return False
-    head = client.head_manifest(repository, tag)
+    head = client.head_manifest(reference.repository, tag)
     return head is not None and is_list(tag, head)
 
 

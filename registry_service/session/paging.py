@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 from ..errors import ProtocolError, show_url
 from ..transport import Response, same_origin
 from ..urls import follow
 
-__all__ = ["next_page", "pages", "read_document"]
+__all__ = ["next_page", "pages", "read_document", "walk"]
 
-_LIMIT = 32 * 1024 * 1024  # bytes of one page
+_LIMIT: Final = 32 * 1024 * 1024  # bytes of one page
+_MOST: Final = 1_000_000  # entries of one list
+_BARREN: Final = 500  # pages; of a filtered list many in a row may be empty
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+
+_Value = TypeVar("_Value")
 
 
 def _followed(response: Response, target: str) -> str:
@@ -46,32 +50,63 @@ def next_page(
     return None
 
 
+def walk(
+    first: Response,
+    get: Callable[[str], Response],
+    read: Callable[[Response], Iterable[tuple[Hashable, _Value]]],
+    followed: Callable[[Response, str], str] = _followed,
+) -> Iterator[_Value]:
+    """What ``first`` and each page after it have, each once, page after page.
+
+    ``read`` gives what a page has, each value with its key; ``get`` sends the request for a
+    page. Both raise for an answer that is an error. Raises `ProtocolError` for pages that go
+    round in a circle, that bring nothing new for long, or that have no end.
+    """
+    asked = {first.url}
+    known: set[Hashable] = set()
+    barren = 0
+    page: Response | None = first
+    while page is not None:
+        with page:
+            found = read(page)
+            following = next_page(page, followed)
+        new = {key: value for key, value in found if key not in known}
+        known.update(new)
+        yield from new.values()
+        if following is None:
+            return
+        shown = show_url(following)
+        barren = 0 if new else barren + 1
+        if following in asked:
+            raise ProtocolError(f"{shown}: the pages go round in a circle")
+        if barren >= _BARREN:
+            raise ProtocolError(f"{shown}: {barren} pages in a row brought nothing new")
+        if len(known) > _MOST:
+            raise ProtocolError(f"{shown}: the list has more than {_MOST} entries")
+        asked.add(following)
+        page = get(following)
+
+
 def pages(
     url: str,
     key: str,
     get: Callable[[str], Response],
     followed: Callable[[Response, str], str] = _followed,
 ) -> Iterator[str]:
-    """The texts in the list ``key`` of each page, from ``url`` on.
+    """The texts in the list ``key`` of each page, from ``url`` on, as `walk` has it.
 
-    ``get`` sends the request and raises for an answer that is an error. A list that is null
-    or missing is empty; what is no text in it is left out.
+    A list that is null or missing is empty; what is no text in it is left out.
     """
-    seen: set[str] = set()
-    following: str | None = url
-    while following is not None:
-        if following in seen:
-            raise ProtocolError(f"{show_url(following)}: the pages go round in a circle")
-        seen.add(following)
-        with get(following) as response:
-            document = read_document(response)
-            following = next_page(response, followed)
-        items = document.get(key)
+
+    def read(page: Response) -> Iterator[tuple[str, str]]:
+        items = read_document(page).get(key)
         if items is None:
             items = []
         if not isinstance(items, list):
-            raise ProtocolError(f"{show_url(response.url)}: {key}: a list is expected")
-        yield from (item for item in items if isinstance(item, str))
+            raise ProtocolError(f"{show_url(page.url)}: {key}: a list is expected")
+        return ((item, item) for item in items if isinstance(item, str))
+
+    yield from walk(get(url), get, read, followed)
 
 
 def read_document(response: Response) -> dict[str, Any]:

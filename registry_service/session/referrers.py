@@ -30,7 +30,7 @@ from ..referrers import (
     without_entries,
 )
 from ..transport import Response
-from .paging import next_page, read_document
+from .paging import read_document, walk
 from .sender import Sender
 from .turns import Turns
 
@@ -76,11 +76,23 @@ class Referrers:
         self, repository: str, subject: Digest, artifact_type: str = ""
     ) -> Iterator[Descriptor]:
         """The referrers of ``subject``, each digest once, page after page."""
-        seen = set()
-        for descriptor in self._find(repository, subject, artifact_type):
-            if descriptor.digest not in seen:
-                seen.add(descriptor.digest)
-                yield descriptor
+        with self._lock:
+            without = repository in self._without
+        first = None if without else self._first(repository, subject, artifact_type)
+        if first is None:
+            yield from self._by_tag(repository, subject, artifact_type)
+            return
+
+        def get(url: str) -> Response:
+            page = self._get(url, repository)
+            if page.status != 200:
+                raise page.error()
+            return page
+
+        def read(page: Response) -> Iterator[tuple[Digest, Descriptor]]:
+            return ((one.digest, one) for one in self._entries(page, artifact_type))
+
+        yield from walk(first, get, read, self._sender.follow)
 
     def add(self, repository: str, manifest: Manifest) -> None:
         """Put a manifest on its subject's list, for a registry that does not do so itself.
@@ -118,27 +130,6 @@ class Referrers:
 
     # listing
 
-    def _find(self, repository: str, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-        with self._lock:
-            without = repository in self._without
-        first = None if without else self._first(repository, subject, artifact_type)
-        if first is None:
-            yield from self._by_tag(repository, subject, artifact_type)
-            return
-        seen = {first.url}
-        page: Response | None = first
-        while page is not None:
-            yield from self._entries(page, artifact_type)
-            following = next_page(page, self._sender.follow)
-            if following in seen:
-                raise ProtocolError(f"{show_url(following)}: the pages go round in a circle")
-            page = None
-            if following is not None:
-                seen.add(following)
-                page = self._get(following, repository)
-                if page.status != 200:
-                    raise page.error()
-
     def _first(self, repository: str, subject: Digest, artifact_type: str) -> Response | None:
         """The first page of the API; None where there is no API."""
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
@@ -164,8 +155,7 @@ class Referrers:
         )
 
     def _entries(self, page: Response, artifact_type: str) -> list[Descriptor]:
-        with page:
-            document = read_document(page)
+        document = read_document(page)
         notes = document.get("annotations")
         told = [
             *page.header_values("OCI-Filters-Applied"),
@@ -182,8 +172,9 @@ class Referrers:
     def _by_tag(self, repository: str, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
         """What the fallback tag lists. What cannot be read as a list is taken for none."""
         try:
-            found = self._listing(repository, subject)
-            yield from listed(index_document(found.raw)["manifests"], artifact_type)
+            raw = self._listing(repository, subject).raw
+            found = listed(index_document(raw)["manifests"], artifact_type)
+            yield from {one.digest: one for one in found}.values()
         except ManifestError as error:
             self._sender.observer.log(
                 "info",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 __all__ = [
     "PUBLIC_NAMES",
     "PUBLIC_REGISTRY",
+    "is_local_literal",
     "is_loopback",
     "is_private_literal",
     "join_host_port",
@@ -67,6 +68,15 @@ def is_loopback(host: str) -> bool:
         return True
     address = _literal(host)
     return address is not None and address.is_loopback
+
+
+def is_local_literal(host: str) -> bool:
+    """Whether ``host`` is an address of this machine or of the link that it is on, where no
+    registry that is elsewhere keeps anything, but clouds keep their secrets."""
+    if is_loopback(host):
+        return True
+    address = _literal(host.removesuffix("."))
+    return address is not None and (address.is_link_local or address.is_unspecified)
 
 
 def is_private_literal(host: str) -> bool:

@@ -28,6 +28,7 @@ from .media import (
     SCHEMA1_SIGNED,
     SCHEMA1_TYPES,
     SCHEMA1_UNSIGNED,
+    VAGUE_TYPES,
 )
 from .schema1 import ManifestData, payload
 
@@ -46,9 +47,6 @@ __all__ = [
 
 #: The bytes that a manifest may have. Registries take 4 MiB; some keep larger ones.
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
-
-# What servers send that have no idea of the type.
-_VAGUE: Final = frozenset({"", "text/plain", "application/json", "application/octet-stream"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +169,7 @@ def _media_type(document: Mapping[str, Any], given: str) -> str:
     if not isinstance(own, str):
         raise ManifestError("mediaType: text is expected")
     version = document.get("schemaVersion")
-    if stated in _VAGUE:
+    if stated in VAGUE_TYPES:
         stated = own or _kind(document)
     both_old = own in SCHEMA1_TYPES and stated in SCHEMA1_TYPES  # signed or not, it is one kind
     if own and own != stated and not both_old:

@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA1_UNSIGNED",
     "TO_DOCKER",
     "TO_OCI",
+    "VAGUE_TYPES",
 ]
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -52,6 +53,8 @@ SCHEMA1_TYPES: Final = (SCHEMA1_UNSIGNED, SCHEMA1_SIGNED)
 #: What is kept as it is, in the order in which it is preferred.
 MANIFEST_TYPES: Final = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, OCI_ARTIFACT)
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+#: What servers send that have no idea of the type.
+VAGUE_TYPES: Final = frozenset({"", "text/plain", "application/json", "application/octet-stream"})
 
 _COMPRESSIONS: Final = (("", ""), (".gzip", "+gzip"), (".zstd", "+zstd"))
 

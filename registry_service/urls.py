@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from .errors import ProtocolError, show_url
-from .hosts import origin
+from .hosts import is_local_literal, origin
 
 __all__ = ["follow"]
 
@@ -25,9 +25,10 @@ def follow(
     """``target``, which the server at ``base`` named, as an absolute URL without a fragment.
 
     ``what`` says in an error what it is of, such as ``GET https://h/v2/``. Raises
-    `ProtocolError` for one that is malformed or neither http nor https, and for plain http
-    after https at a host that ``may_be_insecure`` (host, port) does not allow it for: what is
-    sent and fetched there could be read and changed on the way.
+    `ProtocolError` for one that is malformed or neither http nor https, for one of this machine
+    or link that a server elsewhere names, and for plain http after https at a host that
+    ``may_be_insecure`` (host, port) does not allow it for: what is sent and fetched there could
+    be read and changed on the way.
     """
     try:
         url = urldefrag(urljoin(base, target)).url
@@ -37,6 +38,12 @@ def follow(
         raise ProtocolError(
             f"{what}: the server names {_shown(target)}, which is no http or https URL"
         ) from None
+    own = origin(base)[1]
+    if is_local_literal(host) and host != own and not is_local_literal(own):
+        raise ProtocolError(
+            f"{what}: the server names {show_url(url)}, an address of this machine or its link; "
+            "that is refused"
+        )
     if scheme == "http" and urlsplit(base).scheme == "https" and not may_be_insecure(host, port):
         raise ProtocolError(
             f"{what}: the server names {show_url(url)}, which is plain http after https; that is "

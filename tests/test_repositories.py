@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import scripted
 from support_referrers import put_artifact, put_fallback
 from support_service import Bench
 
 from engine import Status
+from registry_service.descriptor import Descriptor
+from registry_service.digest import Digest
 from registry_service.manifest import OCI_INDEX
 from registry_service.referrers import describe
 from registry_service.testing import Registry
@@ -125,6 +128,64 @@ def test_a_part_of_an_index_that_has_a_tag_is_protected(bench: Bench) -> None:
         rows = bench.run("delete", f"{registry.host}/{NAME}@{part}", force=True)
         assert rows == [row(registry, part, part, "deleted")]
         assert registry.tags(NAME) == ["multi"]
+
+
+def test_a_part_of_an_index_within_an_index_that_has_a_tag_is_protected(bench: Bench) -> None:
+    with Registry() as registry:
+        part = put_artifact(registry, NAME, None)
+        inner = put_index(registry, None, part.descriptor)
+        middle = put_index(registry, None, inner)
+        put_index(registry, "outer", middle)
+        status, message = bench.fail("delete", f"{registry.host}/{NAME}@{part.digest}")
+        assert (status, "lead to: outer (an index" in message) == (Status.ERROR, True)
+        assert registry.manifest(NAME, str(part.digest)) is not None
+
+
+def put_index(registry: Registry, tag: str | None, *parts: Descriptor) -> Descriptor:
+    entries = [part.to_json() for part in parts]
+    raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    registry.put_manifest(NAME, tag, raw, OCI_INDEX)
+    return Descriptor(media_type=OCI_INDEX, digest=Digest.of(raw), size=len(raw))
+
+
+def test_names_that_are_no_tags_lead_nowhere(bench: Bench) -> None:
+    """Some servers list digests as tags: of what is deleted too."""
+    names = [None, IMAGE.digest, "a b", "x" * 200]
+    with (
+        scripted(lambda request: request.answer(200, {"tags": names})) as server,
+        Registry(faults=[f"redirect:to=http://{server.host}/tags,path=/tags/list"]) as registry,
+    ):
+        push_image(registry, NAME, None, IMAGE)
+        rows = bench.run("delete", f"{registry.host}/{NAME}@{IMAGE.digest}")
+        assert rows == [row(registry, IMAGE.digest, IMAGE.digest, "deleted")]
+
+
+def test_what_is_of_no_known_kind_or_damaged_can_be_deleted(bench: Bench) -> None:
+    odd = b'{"mediaType": "application/x.notary", "blobs": []}'
+    with Registry(any_type=True) as registry:
+        for tag, raw in (("odd", odd), ("text", b"no manifest")):
+            registry.put_manifest(NAME, tag, raw, "application/x.notary")
+        push_image(registry, NAME, "1", IMAGE)
+        push_image(registry, NAME, None, IMAGE)
+        rows = bench.run("delete", f"{registry.host}/{NAME}:odd")
+        assert rows == [row(registry, "odd", str(Digest.of(odd)), "untagged")]
+        bench.run("delete", f"{registry.host}/{NAME}@{Digest.of(odd)}")
+        # the other one does not keep anything from being deleted
+        bench.run("delete", f"{registry.host}/{NAME}:1")
+        registry.add_fault(f"corrupt:offset=9,path=/manifests/{IMAGE.digest}")
+        bench.run("delete", f"{registry.host}/{NAME}@{IMAGE.digest}")
+        assert registry.manifest(NAME, IMAGE.digest) is None
+
+
+def test_a_tag_that_cannot_be_read_may_lead_anywhere(bench: Bench) -> None:
+    with Registry(any_type=True) as registry:
+        registry.put_manifest(NAME, "dark", b"what is this", "text/plain")
+        push_image(registry, NAME, None, IMAGE)
+        reference = f"{registry.host}/{NAME}@{IMAGE.digest}"
+        status, message = bench.fail("delete", reference)
+        assert (status, "dark (which cannot be read" in message) == (Status.ERROR, True)
+        rows = bench.run("delete", reference, force=True)
+        assert rows == [row(registry, IMAGE.digest, IMAGE.digest, "deleted")]
 
 
 def test_a_tag_with_a_digest_is_deleted_only_while_it_stands_for_that(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -15,6 +16,7 @@ from scripted import Authority, Request, scripted
 
 from registry_service.auth import Authenticator
 from registry_service.cancel import Cancellation
+from registry_service.constants import APIVersion
 from registry_service.credentials import AuthConfig
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
@@ -29,6 +31,7 @@ from registry_service.errors import (
 from registry_service.observe import Observer
 from registry_service.operations.access import Access, Registries
 from registry_service.operations.login import login
+from registry_service.session.sender import Sender
 from registry_service.session.v2 import V2Client
 from registry_service.settings import RegistrySettings
 from registry_service.testing import Registry
@@ -93,6 +96,34 @@ def test_plain_http_after_https_is_refused_unless_the_host_may_be_insecure() -> 
     url = follow("https://h/", "http://other:81/x", "it", may_be_insecure=may)
     assert (url, asked) == ("http://other:81/x", [("other", 81)])
     assert follow("http://h/", "http://other/", "it") == "http://other/"
+
+
+@pytest.mark.parametrize(
+    "target", ["https://169.254.169.254/x", "https://127.1/", "https://[::1]/", "https://0.0.0.0/"]
+)
+def test_nothing_goes_to_this_machine_or_link_for_a_server_elsewhere(target: str) -> None:
+    with pytest.raises(ProtocolError, match="of this machine or its link"):
+        follow("https://h/v2/a", target, "it")
+    assert follow("https://127.0.0.1:5000/v2/a", target, "it") == target
+    assert follow("https://h/v2/a", "https://10.1.2.3/store", "it") == "https://10.1.2.3/store"
+
+
+@pytest.mark.parametrize("host", ["h", "10.0.0.1", "8.8.8.8"])
+def test_an_upload_does_not_move_into_a_private_network(transport: Transport, host: str) -> None:
+    endpoint = Endpoint(url=f"https://{host}/", version=APIVersion.V2, transport=transport)
+    sender = Sender(endpoint, transport, Authenticator(endpoint, transport))
+
+    class Answer:
+        method, url = "POST", f"https://{host}/v2/a/blobs/uploads/"
+
+    answer: Any = Answer()
+    if host == "10.0.0.1":  # is on this side of a router itself
+        assert sender.follow(answer, "https://10.1.2.3/x") == "https://10.1.2.3/x"
+        return
+    for target in ("https://10.1.2.3/x", "//192.168.0.1/x", "https://172.16.0.9:5000/x"):
+        with pytest.raises(ProtocolError, match="of a private network"):
+            sender.follow(answer, target)
+    assert sender.follow(answer, "https://store.example/x") == "https://store.example/x"
 
 
 def test_what_an_error_shows_of_a_url_is_no_secret() -> None:

@@ -11,8 +11,10 @@ import dataclasses
 from typing import Final, Literal
 
 from ..cancel import Cancellation
+from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import (
+    DigestMismatchError,
     DoesNotExistError,
     InvalidReferenceError,
     ManifestError,
@@ -24,12 +26,15 @@ from ..observe import Observer
 from ..reference import Reference
 from ..referrers import is_list
 from ..session.v2 import V2Client
+from .tags import references
 
 __all__ = ["Deleted", "delete"]
 
 _CANNOT: Final = frozenset({400, 405, 501})
 _WORKERS: Final = 8
 _SHOWN: Final = 5
+_DEEPEST: Final = 8
+_UNREADABLE: Final = (ManifestError, DigestMismatchError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +93,18 @@ def delete(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Other:
-    """A tag that leads to the manifest: it names it, or else an index that has it."""
+    """A tag that leads to the manifest: it names it, or else, as ``how`` says, leads there
+    some other way."""
 
     tag: str
-    names: bool
+    how: str = ""
+
+    @property
+    def names(self) -> bool:
+        return not self.how
 
     def __str__(self) -> str:
-        return self.tag if self.names else f"{self.tag} (an index that has it)"
+        return f"{self.tag} ({self.how})" if self.how else self.tag
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,9 +113,17 @@ class _Delete:
     client: V2Client
     cancel: Cancellation
     observer: Observer
+    # The parts of indexes that were read, for each is in many tags' images perhaps. Threads may
+    # find out the same twice.
+    parts: dict[Digest, tuple[Descriptor, ...]] = dataclasses.field(default_factory=dict)
 
     def digest_of(self, locator: str) -> Digest:
-        found = self.client.head_manifest(self.reference.repository, locator)
+        try:
+            found = self.client.head_manifest(self.reference.repository, locator)
+        except _UNREADABLE:
+            if self.reference.digest is None or self.reference.tag is not None:
+                raise
+            return self.reference.digest  # it is there, and what it is is no matter
         if found is None:
             raise DoesNotExistError(f"manifest {self.reference}")
         return found.digest
@@ -128,9 +146,8 @@ class _Delete:
 
     def others(self, digest: Digest) -> list[_Other]:
         """The tags that lead to ``digest``, other than the one that is to go."""
-        names = [
-            tag for tag in self.client.tags(self.reference.repository) if tag != self.reference.tag
-        ]
+        tags = (one.tag for one in references(self.reference, self.client, self.observer))
+        names = [tag for tag in tags if tag is not None and tag != self.reference.tag]
         pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="delete")
         try:
             found = list(pool.map(lambda tag: self.other(tag, digest), names))
@@ -140,18 +157,38 @@ class _Delete:
 
     def other(self, tag: str, digest: Digest) -> _Other | None:
         self.cancel.check()
-        repository = self.reference.repository
-        head = self.client.head_manifest(repository, tag)
+        try:
+            head = self.client.head_manifest(self.reference.repository, tag)
+        except _UNREADABLE:
+            return _Other(tag, "which cannot be read, and may be an index that has it")
         if head is None:
             return None
         if head.digest == digest:
-            return _Other(tag, True)
+            return _Other(tag)
         # A list of referrers is no use of them: what it lists is taken off it.
-        if head.media_type not in INDEX_TYPES or is_list(tag, head):
-            return None
-        index = self.client.get_manifest(repository, head.digest)
-        parts = {one.digest for one in index.manifests}
-        return _Other(tag, False) if digest in parts else None
+        if head.media_type in INDEX_TYPES and not is_list(tag, head) and self.has(head, digest, 0):
+            return _Other(tag, "an index that has it")
+        return None
+
+    def has(self, index: Descriptor, digest: Digest, depth: int) -> bool:
+        """Whether ``index``, or an index in it, has the manifest."""
+        self.cancel.check()
+        if index.digest not in self.parts:
+            self.parts[index.digest] = self.read(index)
+        parts = self.parts[index.digest]
+        return any(one.digest == digest for one in parts) or (
+            depth < _DEEPEST
+            and any(
+                self.has(one, digest, depth + 1) for one in parts if one.media_type in INDEX_TYPES
+            )
+        )
+
+    def read(self, index: Descriptor) -> tuple[Descriptor, ...]:
+        try:
+            found = self.client.get_manifest(self.reference.repository, index.digest)
+        except (DoesNotExistError, *_UNREADABLE):
+            return ()  # nobody gets anywhere through this one
+        return found.manifests
 
     def remove(self, digest: Digest) -> None:
         try:

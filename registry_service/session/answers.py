@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
-from ..errors import DigestMismatchError, InvalidDigestError
-from ..media import MANIFEST_TYPES, SCHEMA1_TYPES
+from ..errors import DigestMismatchError, InvalidDigestError, ManifestError
+from ..media import MANIFEST_TYPES, SCHEMA1_TYPES, VAGUE_TYPES
 from ..transport import Response
 
 __all__ = [
@@ -17,6 +20,8 @@ __all__ = [
     "stated_digest",
     "verified",
 ]
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 def verified(raw: bytes, digest: Digest, what: str) -> bytes:
@@ -60,15 +65,21 @@ def stated_digest(response: Response) -> Digest | None:
 def described(response: Response, reference: str | Digest) -> Descriptor | None:
     """The descriptor in the headers of an answer to HEAD, None if they are too few.
 
-    For a digest, it is the digest that counts, not what the server says of it.
+    For a digest, it is the digest that counts, not what the server says of it. Of a kind that
+    is not known here, an answer without the digest may be anything, such as a proxy's page.
     """
     size = number(response.headers.get("Content-Length"))
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    old = kind in SCHEMA1_TYPES
-    digest = digest_of(reference) or (header_digest if old else stated_digest)(response)
-    if digest is None or not size or not (old or kind in MANIFEST_TYPES):
+    stated = (header_digest if kind in SCHEMA1_TYPES else stated_digest)(response)
+    digest = digest_of(reference) or stated
+    if digest is None or not size or kind in VAGUE_TYPES:
         return None
-    return Descriptor(media_type=kind, digest=digest, size=size)
+    if kind not in (*MANIFEST_TYPES, *SCHEMA1_TYPES) and stated != digest:
+        return None
+    try:
+        return Descriptor(media_type=kind, digest=digest, size=size)
+    except ManifestError:  # a type that is none
+        return None
 
 
 def is_whole(response: Response) -> bool:
@@ -78,5 +89,6 @@ def is_whole(response: Response) -> bool:
 
 
 def number(text: str | None) -> int | None:
-    """The number that a header holds, None where it holds none."""
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """The number that a header holds, None where it holds none, or one past all sizes."""
+    found = _NUMBER.fullmatch((text or "").strip())
+    return int(found[0]) if found else None

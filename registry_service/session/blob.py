@@ -11,7 +11,9 @@ from ..transport import Response
 __all__ = ["RemoteBlob", "range_start"]
 
 # Some servers leave the unit out.
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =:]*)?(\d+)-(\d+)/(?:\d+|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"(?:bytes[ =:]*)?([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)", re.IGNORECASE
+)
 
 
 def range_start(value: str | None) -> int | None:

@@ -11,7 +11,7 @@ __all__ = ["Parts", "received", "smaller"]
 _MIB: Final = 1024 * 1024
 # Proxies refuse requests of over 100 MB, some registries parts of over 4 MiB.
 _STEPS: Final = (64 * _MIB, 16 * _MIB, 4 * _MIB, _MIB)
-_RANGE: Final = re.compile(r"(?:bytes[ =:]*)?0-(\d+)", re.IGNORECASE)
+_RANGE: Final = re.compile(r"(?:bytes[ =:]*)?0-([0-9]{1,18})", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

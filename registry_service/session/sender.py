@@ -17,9 +17,11 @@ from ..endpoint import Endpoint
 from ..errors import (
     ConnectionBrokenError,
     LoginRequiredError,
+    ProtocolError,
     UnreachableRegistryError,
     show_url,
 )
+from ..hosts import is_private_literal, origin
 from ..observe import Observer
 from ..transport import Body, Response, Transport, same_origin
 from ..urls import follow
@@ -179,17 +181,25 @@ class Sender:
 
     def follow(self, response: Response, target: str) -> str:
         """Where ``target``, which an answer of the registry names, is: absolute, relative,
-        without a scheme. Raises `ProtocolError`."""
+        without a scheme. Raises `ProtocolError`, also for an address of a private network that
+        a registry elsewhere names: what is sent would reach what it cannot reach itself."""
         base = response.url
         what = f"{response.method} {show_url(base)}"
         # Joined first: what is at home may be named with the wrong scheme.
         url = follow(base, target, what, may_be_insecure=lambda host, port: True)
-        return follow(
+        url = follow(
             base,
             self.at_home(url),
             what,
             may_be_insecure=self.transport.settings.may_be_insecure,
         )
+        host, own = origin(url)[1], origin(self.endpoint.url)[1]
+        if is_private_literal(host) and host != own and not is_private_literal(own):
+            raise ProtocolError(
+                f"{what}: the server names {show_url(url)}, an address of a private network; "
+                "that is refused"
+            )
+        return url
 
     def _merged(self, headers: Mapping[str, str] | None, own: bool) -> dict[str, str]:
         protocol = dict(headers or {})

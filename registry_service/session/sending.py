@@ -28,6 +28,7 @@ from ..errors import (
 from ..ledger import Ledger, UploadKey
 from ..observe import ProgressCallback
 from ..transport import Body, Readable, Response
+from .answers import number
 from .chunks import Parts, received, smaller
 from .sender import Sender
 
@@ -128,8 +129,7 @@ class Sending:
         with self._begin() as response:
             if response.status != 202:
                 raise response.error()
-            least = response.headers.get("OCI-Chunk-Min-Length", "").strip()
-            self._least = int(least) if least.isascii() and least.isdigit() else 0
+            self._least = number(response.headers.get("OCI-Chunk-Min-Length")) or 0
             self._moved(response)
         self.offset = 0
         self.opening = False

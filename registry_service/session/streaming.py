@@ -19,6 +19,7 @@ from ..digest import Digest
 from ..errors import DigestMismatchError, ProtocolError, RegistryError, show_url
 from ..transport import Body, BodyError, Readable, Response
 from ..transport.retry import RetryPolicy
+from .answers import number
 from .chunks import received, smaller
 from .sender import Sender
 from .sending import check_digest, location_of, with_digest
@@ -144,8 +145,7 @@ class Streaming:
             if response.status != 202:
                 raise response.error()
             self.location = location_of(response, self._repository, self._sender)
-            least = response.headers.get("OCI-Chunk-Min-Length", "").strip()
-        wanted = int(least[:18]) if least.isascii() and least.isdigit() else 0
+            wanted = number(response.headers.get("OCI-Chunk-Min-Length")) or 0
         if wanted <= len(self._memory):
             return self._memory
         if wanted > _MOST:

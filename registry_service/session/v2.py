@@ -20,6 +20,7 @@ from ..endpoint import Endpoint, RegistryInfo
 from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
+    InvalidDigestError,
     ManifestError,
     ProtocolError,
     RegistryError,
@@ -51,8 +52,8 @@ from .upload import Uploads, check_digest
 __all__ = ["V2Client"]
 
 # Every kind, for some servers convert, and some say that there is nothing, when a client
-# names only a few.
-_ACCEPT: Final = {"Accept": ", ".join((*MANIFEST_TYPES, *SCHEMA1_TYPES))}
+# names only a few; and what is of another kind is there all the same.
+_ACCEPT: Final = {"Accept": ", ".join((*MANIFEST_TYPES, *SCHEMA1_TYPES, "*/*;q=0.1"))}
 _PAGE: Final = 1000  # the most that some servers take
 
 
@@ -184,7 +185,7 @@ class V2Client:
             "GET",
             self._manifest_url(repository, descriptor.digest),
             scopes=(scope(repository, "pull"),),
-            headers={"Accept": f"{kind}, {_ACCEPT['Accept']}, */*;q=0.1"},
+            headers={"Accept": f"{kind}, {_ACCEPT['Accept']}"},
         ) as response:
             if response.status == 404:
                 name = self._name(repository, descriptor.digest)
@@ -506,8 +507,8 @@ class V2Client:
         """The manifest, if it is one that has a subject."""
         try:
             manifest = self.get_manifest(repository, digest)
-        except ManifestError:  # what cannot be read has none, and can be deleted all the same
-            return None
+        except (DigestMismatchError, InvalidDigestError, ManifestError, ProtocolError):
+            return None  # what cannot be read has none, and can be deleted all the same
         return None if manifest.subject is None else manifest
 
     def _open(

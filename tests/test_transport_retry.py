@@ -83,11 +83,21 @@ def test_the_last_answer_stands(waits: Waits) -> None:
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 416, 500])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 416, 501])
 def test_what_a_retry_cannot_help_is_not_retried(waits: Waits, status: int) -> None:
     with scripted(lambda request: request.answer(status)) as server:
         assert waits.get(server.url) == status
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_failure_is_asked_again_only_where_it_can_have_done_no_harm(
+    waits: Waits, status: int
+) -> None:
+    with scripted(failing(1, lambda request: request.answer(status))) as server:
+        assert waits.get(server.url) == 200
+    with scripted(failing(1, lambda request: request.answer(status))) as server:
+        assert waits.get(server.url, "POST") == status
 
 
 def test_retry_after_in_seconds_and_as_a_date(waits: Waits) -> None:

@@ -16,8 +16,8 @@ from ..errors import (
 
 __all__ = ["RetryPolicy", "parse_retry_after"]
 
-_OVERLOADED = frozenset({429, 503})  # the server did not do what it was asked
-_GATEWAY = frozenset({502, 504})  # it may have
+_OVERLOADED = frozenset({408, 425, 429, 503})  # the server did not do what it was asked
+_FAILED = frozenset({500, 502, 504})  # it may have
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
@@ -59,7 +59,7 @@ class RetryPolicy:
         """
         if attempt >= self.retries:
             return None
-        if status not in _OVERLOADED and not (status in _GATEWAY and idempotent):
+        if status not in _OVERLOADED and not (status in _FAILED and idempotent):
             return None
         return self.wait(attempt, retry_after, dice)
 

@@ -93,6 +93,32 @@ def test_servers_that_know_no_post_are_asked_by_get(status: int) -> None:
     assert (request.method, pair) == ("GET", b":1d3nt1ty")
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_password_goes_by_post_where_get_is_not_known(status: int, offline: bool) -> None:
+    token, (get, post) = converse(
+        PASSWORD, [TokenAnswer(status=status), good(refresh_token="r")], offline=offline
+    )
+    form = parse_qs((post.body or b"").decode())
+    assert (token.value, get.method, post.method, post.headers.get("Authorization")) == (
+        "t",
+        "GET",
+        "POST",
+        None,
+    )
+    assert (form["grant_type"], form["username"], form["password"]) == (
+        ["password"],
+        ["me"],
+        ["s3cr3t"],
+    )
+    assert form.get("access_type") == (["offline"] if offline else None)
+    assert "s3cr3t" not in repr(post) and "s3cr3t" not in post.url
+    for nothing_to_post in (AuthConfig(), IDENTITY):
+        answers = [TokenAnswer(status=405)] * 2
+        with pytest.raises(RegistryError):
+            converse(nothing_to_post, answers)
+
+
 def test_an_identity_token_has_its_user_s_name_where_it_goes_as_a_password() -> None:
     credentials = AuthConfig(username="me", identity_token="1d3nt1ty")
     assert credentials.basic == ""

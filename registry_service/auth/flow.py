@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -25,6 +25,7 @@ CLIENT_ID = "registry-engine"
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
 _LEAST_LIFE = 60.0  # seconds; what the token protocol says where the server does not
 _NO_POST = frozenset({400, 401, 404, 405, 501})
+_NO_GET = frozenset({404, 405, 501})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,34 +133,48 @@ def token_flow(
     """Get a token from the token server at ``url``.
 
     An identity token is exchanged by POST and, at servers that do not know POST, by GET as
-    a password; a user name and password go by GET with basic authentication; nothing at all
-    asks for an anonymous token. With ``offline``, an identity token is asked for as well; it
-    is asked for by a login only, since some servers hand out ones that they do not take.
+    a password; a user name and password go by GET with basic authentication and, at servers
+    that do not know GET, by POST; nothing at all asks for an anonymous token. With ``offline``,
+    an identity token is asked for as well; it is asked for by a login only, since some servers
+    hand out ones that they do not take.
 
     Raises `LoginRequiredError` where the server refuses, else what the answer is an error of.
     """
     if credentials.identity_token:
-        form = [
-            ("grant_type", "refresh_token"),
-            ("service", challenge.service),
-            ("client_id", CLIENT_ID),
-            ("scope", " ".join(scopes)),
-            ("refresh_token", credentials.identity_token),
-        ]
-        answer = yield TokenRequest(
-            method="POST",
-            url=url,
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            body=urlencode(form).encode("ascii"),
-        )
+        grant = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
+        answer = yield _post(url, challenge, scopes, grant)
         if answer.status == 200:
             return Token.parse(answer.body, url)
         if answer.status not in _NO_POST:
             raise _refused(answer, url, credentials)
     answer = yield _get(url, challenge, credentials, scopes, offline)
+    if answer.status in _NO_GET and credentials.password and not credentials.identity_token:
+        grant = {"grant_type": "password", "username": credentials.username}
+        grant["password"] = credentials.password
+        if offline:
+            grant["access_type"] = "offline"
+        answer = yield _post(url, challenge, scopes, grant)
     if answer.status == 200:
         return Token.parse(answer.body, url)
     raise _refused(answer, url, credentials)
+
+
+def _post(
+    url: str, challenge: Challenge, scopes: Sequence[str], grant: Mapping[str, str]
+) -> TokenRequest:
+    """As in OAuth 2 (RFC 6749, sections 4.3.2 and 6)."""
+    form = {
+        "service": challenge.service,
+        "client_id": CLIENT_ID,
+        "scope": " ".join(scopes),
+        **grant,
+    }
+    return TokenRequest(
+        method="POST",
+        url=url,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode(form).encode("ascii"),
+    )
 
 
 def _get(

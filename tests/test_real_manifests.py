@@ -164,6 +164,27 @@ def test_a_docker_image_is_read_by_others_once_it_was_converted(
         assert again["Digest"] == pushed[-1]["digest"]
 
 
+def test_a_docker_image_that_is_pulled_as_oci_is_read_by_others(
+    bench: Bench, layout: Path, tmp_path: Path
+) -> None:
+    with docker_registry(tmp_path / "registry") as host:
+        source = f"{host}/test/app:1"
+        skopeo(
+            "copy",
+            "--dest-tls-verify=false",
+            "--format=v2s2",
+            f"oci:{layout}:latest",
+            f"docker://{source}",
+        )
+        rows = bench.run("pull", source, format="oci")
+    assert [row["media_type"] for row in rows[-2:]] == [DOCKER_MANIFEST, OCI_MANIFEST]
+    images = bench.state / "images"
+    shown = json.loads(skopeo("inspect", f"oci:{images}:{source}"))
+    assert shown["Digest"] == rows[-1]["digest"]
+    files = unpacked(images, source, tmp_path / "bundle")
+    assert (files / "json" / "decoder.py").read_bytes() == Path(json.decoder.__file__).read_bytes()
+
+
 def test_an_index_goes_as_a_manifest_list(bench: Bench, layout: Path, tmp_path: Path) -> None:
     arm = tmp_path / "arm"
     shutil.copytree(layout, arm)
@@ -273,6 +294,8 @@ def test_the_commands(tmp_path: Path) -> None:
         daemon.ctl("pull", source, "--platform", "linux/amd64,linux/arm64")
         rows = daemon.ctl_json("convert", source, f"{registry.host}/app:oci", "--format", "oci")
         assert (rows[-1]["media_type"], rows[-1]["state"]) == (OCI_MANIFEST, "converted")
+        pulled = daemon.ctl_json("pull", source, "--format", "oci")
+        assert (pulled[-1]["media_type"], pulled[-1]["state"]) == (OCI_MANIFEST, "exists")
         daemon.ctl("push", f"{registry.host}/app:oci")
         daemon.ctl("tag", f"{registry.host}/app:oci", f"{registry.host}/app:back")
         pushed = daemon.ctl_json(

@@ -19,6 +19,7 @@ __all__ = ["pull", "push"]
 @click.command()
 @click.argument("image")
 @PLATFORM
+@FORMAT
 @ALL_TAGS
 @REFERRERS
 @access_options
@@ -28,6 +29,7 @@ def pull(
     session: Session,
     image: str,
     platform: str | None,
+    format: str | None,
     all_tags: bool,
     referrers: bool,
     access: dict[str, Any],
@@ -37,6 +39,7 @@ def pull(
     env = {
         **access,
         "platform": platform,
+        "format": format,
         "allTags": all_tags or None,
         "referrers": referrers or None,
     }

@@ -15,9 +15,9 @@ from ..reference import Reference
 from ..store import Store
 from .content import Node, find, tree
 from .keeping import pin_tree
-from .selection import missing, select
+from .selection import missing, narrow, select
 
-__all__ = ["convert_image", "converted_tree"]
+__all__ = ["convert_image", "converted_tree", "formatted", "pulled_tree"]
 
 
 def convert_image(
@@ -51,11 +51,10 @@ def convert_image(
                 code="incomplete",
             )
         pin_tree(lease, source, whole, cancel)
-        changed = converted_tree(node, format, cancel=cancel, observer=observer)
-        if changed is None or changed.manifest is None:
-            raise ManifestError(f"{source} is no image, and so there is no {format.value} manifest")
+        changed = formatted(source, node, format, cancel=cancel, observer=observer)
         lease.secure((one.descriptor.digest for one in changed.walk()), cancel)
-        return _keep(changed, changed.manifest.descriptor, target, store, cancel, observer)
+        named = changed.descriptor if changed.manifest is None else changed.manifest.descriptor
+        return _keep(changed, named, target, store, cancel, observer)
 
 
 def _keep(
@@ -86,6 +85,55 @@ def _keep(
             )
         )
     return named
+
+
+def pulled_tree(
+    reference: Reference,
+    whole: Node,
+    platform: str,
+    format: Format,
+    *,
+    cancel: Cancellation,
+    observer: Observer,
+) -> Node:
+    """What a pull of ``platform`` names, in that format, of ``whole``, which the store has as
+    far as it was chosen.
+
+    An index cannot be converted without all of its parts, since they get new digests. So the
+    image of one platform comes in its place, of several an index of those; an index in which
+    nothing is to be converted stays whole. The new manifests are not in the store.
+    """
+    node = narrow(whole, platform)
+    if not node.complete:
+        raise StoreError(
+            f"{reference} has indexes within its index, and a part of these is not converted "
+            f"({missing(node)}); pull the platform 'all'",
+            code="incomplete",
+        )
+    made = formatted(reference, node, format, cancel=cancel, observer=observer)
+    if made.descriptor.digest == node.descriptor.digest and _is_of(whole, format):
+        return whole
+    return made
+
+
+def _is_of(node: Node, format: Format) -> bool:
+    """Whether the manifest itself has nothing to convert."""
+    return node.manifest is not None and convert(node.manifest, format).manifest is node.manifest
+
+
+def formatted(
+    reference: Reference,
+    node: Node,
+    format: Format,
+    *,
+    cancel: Cancellation,
+    observer: Observer,
+) -> Node:
+    """`converted_tree`, or a `ManifestError` for what the format has no words for."""
+    made = converted_tree(node, format, cancel=cancel, observer=observer)
+    if made is None:
+        raise ManifestError(f"{reference} is no image, and so there is no {format.value} manifest")
+    return made
 
 
 def converted_tree(

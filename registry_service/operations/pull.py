@@ -14,6 +14,7 @@ import copy
 from collections.abc import Sequence
 
 from ..cancel import Cancellation
+from ..convert import Format, FormatError
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import (
@@ -39,7 +40,9 @@ from .content import (
     is_manifest,
     names_platform,
     read_manifest,
+    tree,
 )
+from .convert import pulled_tree
 from .keeping import Keeping, claim_of
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 from .tags import each_tag
@@ -55,6 +58,7 @@ def pull(
     client: ImageReader,
     store: Store,
     platform: str = "",
+    format: Format | None = None,
     referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
@@ -65,7 +69,17 @@ def pull(
     ``all``, or empty for this machine's. The index itself is kept whole, whatever was chosen.
     With ``referrers``, what belongs to the index and to what was chosen of it comes along, such
     as signatures. An image of schema 1 becomes an OCI image.
+
+    With ``format`` the name stands for the image in Docker's or in OCI's manifests, of an index
+    what `pulled_tree` makes of it. The registry's own manifests are kept too, as long as the
+    sweep lets them. What belongs to an image belongs to the digest that the registry has, and
+    so ``referrers`` are refused then.
     """
+    if format is not None and referrers:
+        raise FormatError(
+            "format: signatures and the like belong to the digest that the registry has, and a "
+            "conversion gives another one; pull with the referrers, then convert to another name"
+        )
     with store.lease() as lease:
         keeping = Keeping(store, lease, claim_of(reference, client, store))
         run = _Pull(reference, client, store, platform, cancel, observer, keeping)
@@ -75,6 +89,8 @@ def pull(
             run.fetch_companions()
         cancel.check()
         run.store_manifest(manifest)
+        if format is not None:
+            descriptor, state = run.converted(manifest, state, descriptor, format)
         keeping.name(reference, descriptor, run.ensure, cancel)
         run.settle(descriptor, state)
     return descriptor
@@ -86,6 +102,7 @@ def pull_all_tags(
     client: ImageReader,
     store: Store,
     platform: str = "",
+    format: Format | None = None,
     referrers: bool = False,
     cancel: Cancellation,
     observer: Observer,
@@ -104,6 +121,7 @@ def pull_all_tags(
             client=client,
             store=store,
             platform=platform,
+            format=format,
             referrers=referrers,
             cancel=cancel,
             observer=observer,
@@ -149,14 +167,17 @@ class _Pull:
     def top(self) -> tuple[Manifest, str, Descriptor]:
         """The manifest of the reference, how it came to be in the store, and what names it.
 
-        Where the store has the image by this name, asking for the digest alone is enough,
-        and cheaper where registries count the fetches.
+        Where the store has something by this name, asking for the digest alone may be enough,
+        and cheaper where registries count the fetches: the name may stand for this image, or
+        for what was made of it.
         """
         known = self.store.resolve(str(self.reference))
         if known is not None and (stored := self.stored(known)) is not None:
             head = self.client.head_manifest(self.reference.repository, self.reference.locator)
             if head is not None and head.digest in (known.digest, origin_of(self.store, known)):
                 return stored, "exists", known
+            if head is not None and (stored := self.stored(head)) is not None:
+                return stored, "exists", stored.descriptor
         manifest = self.client.get_manifest(self.reference.repository, self.reference.locator)
         if manifest.schema1 is not None:
             made = self.upgraded(manifest, manifest.schema1)
@@ -186,6 +207,30 @@ class _Pull:
             f"image {made.manifest.digest}",
         )
         return made.manifest
+
+    def converted(
+        self, manifest: Manifest, state: str, descriptor: Descriptor, format: Format
+    ) -> tuple[Descriptor, str]:
+        """What the name stands for in that format, and how it came to be in the store."""
+        made = pulled_tree(
+            self.reference,
+            tree(self.store, manifest.descriptor),
+            self.platform,
+            format,
+            cancel=self.cancel,
+            observer=self.observer,
+        )
+        if made.manifest is None or made.descriptor.digest == manifest.digest:
+            return descriptor, state
+        self.settle(manifest.descriptor, state)
+        for one in made.walk():
+            if one.manifest is None or one.descriptor.digest in self.settled:
+                continue
+            state = "exists" if self.store.has(one.descriptor.digest) else "converted"
+            self.store_manifest(one.manifest)
+            if one is not made:
+                self.settle(one.descriptor, state)
+        return made.manifest.descriptor, state
 
     def stored(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that the store has, and that this repository has shown that it has."""

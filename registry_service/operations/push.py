@@ -23,7 +23,7 @@ from ..session.v2 import V2Client
 from ..store import Content, Store
 from .companions import is_listed, stored_companions
 from .content import ALL, Node, check_platform, find, held, platforms, tree
-from .convert import converted_tree
+from .convert import formatted
 from .keeping import claim_of, pin_tree
 from .selection import select, without_foreign
 
@@ -69,7 +69,7 @@ def push(
         if archived is None:  # a name that is removed while its image is sent leaves that alone
             pin_tree(lease, reference, whole, cancel)
         if format is not None:
-            node = _formatted(reference, node, format, cancel, observer)
+            node = formatted(reference, node, format, cancel=cancel, observer=observer)
         companions = stored_companions(store, node, cancel) if referrers else []
         if not foreign:
             companions = [(one, without_foreign(part)) for one, part in companions]
@@ -87,19 +87,6 @@ def push(
         finally:
             remove()
     return node.descriptor
-
-
-def _formatted(
-    reference: Reference,
-    node: Node,
-    format: Format,
-    cancel: Cancellation,
-    observer: Observer,
-) -> Node:
-    made = converted_tree(node, format, cancel=cancel, observer=observer)
-    if made is None:
-        raise ManifestError(f"{reference} is no image, and so there is no {format.value} manifest")
-    return made
 
 
 def _check_platform(store: Content, reference: Reference, node: Node, platform: str) -> None:

@@ -10,7 +10,7 @@ from ..manifest import Manifest
 from ..media import FOREIGN_LAYERS
 from .content import ALL, Node, choose, platforms
 
-__all__ = ["missing", "select", "without_foreign"]
+__all__ = ["missing", "narrow", "select", "without_foreign"]
 
 
 def select(node: Node, platform: str) -> Node:
@@ -19,8 +19,13 @@ def select(node: Node, platform: str) -> Node:
 
     Raises `PlatformError`. The new index is not in the store.
     """
+    return node if platform in ("", ALL) else narrow(node, platform)
+
+
+def narrow(node: Node, platform: str) -> Node:
+    """As `select`, but that an empty ``platform`` takes what `choose` takes then."""
     manifest = node.manifest
-    if platform in ("", ALL) or manifest is None or not manifest.is_index:
+    if manifest is None or not manifest.is_index:
         return node
     chosen = {one.digest for one in choose(manifest, platform)}
     kept = tuple(one for one in node.children if one.descriptor.digest in chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -20,49 +21,77 @@ __all__ = ["DIRECT", "Proxies", "Proxy"]
 #: What the configuration says for a host that is spoken to without a proxy.
 DIRECT: Final = "none"
 
-_PORTS: Final = {"http": 80, "https": 443}
+_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}")
+_MALFORMED: Final = "no URL of a proxy; http://HOST:PORT is expected"
+_SOCKS_LOGIN: Final = 255  # bytes of each (RFC 1929, section 2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """An HTTP proxy. Its credentials are shown nowhere; ``str`` gives ``http://host:port``."""
+    """A proxy. Its credentials are shown nowhere; ``str`` gives ``scheme://host:port``.
+
+    ``scheme`` is what is spoken with the proxy itself: ``http``, ``https`` (TLS first), or SOCKS5,
+    for which names are looked up here (``socks5``) or by the proxy (``socks5h``).
+    """
 
     host: str
     port: int
+    scheme: str = "http"
     username: str = dataclasses.field(default="", repr=False)
     password: str = dataclasses.field(default="", repr=False)
 
     @classmethod
     def parse(cls, text: str, *, key: str = "proxy") -> Proxy:
-        """From ``http://[user:password@]host[:port]``; without a scheme, http is meant.
+        """From ``scheme://[user:password@]host[:port]``; without a scheme, http is meant.
 
         Raises `SettingsError` for ``key``, which shows no part of the text that may be secret.
         """
         stated, found, _ = text.strip().partition("://")
-        url = text.strip() if found else f"http://{stated}"
+        scheme = stated.lower() if found else "http"
+        if scheme not in _PORTS:
+            known = ", ".join(f"{one}://" for one in _PORTS)
+            shown = f", not over {stated!r}" if _SCHEME.fullmatch(stated) else ""
+            raise SettingsError(key, f"a proxy is spoken to over one of {known}{shown}")
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(text.strip() if found else f"http://{stated}")
             host, port = parts.hostname, parts.port
             username, password = unquote(parts.username or ""), unquote(parts.password or "")
+            longest = max(len(username.encode()), len(password.encode()))
         except ValueError:
-            raise SettingsError(key, "no URL of a proxy; http://HOST:PORT is expected") from None
-        if found and stated.lower() != "http":
-            raise SettingsError(
-                key, f"a proxy is spoken to over http:// only, not over {stated[:16]!r}"
-            )
+            raise SettingsError(key, _MALFORMED) from None
         if not host or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise SettingsError(key, "no URL of a proxy; http://HOST:PORT is expected")
+            raise SettingsError(key, _MALFORMED)
         if any(not (c.isprintable() and c.isascii()) or c == " " for c in host):
             raise SettingsError(key, "the name of the proxy's host is malformed")
-        return cls(host=host, port=port or _PORTS["http"], username=username, password=password)
+        proxy = cls(
+            host=host,
+            port=port or _PORTS[scheme],
+            scheme=scheme,
+            username=username,
+            password=password,
+        )
+        if proxy.is_socks and (longest > _SOCKS_LOGIN or (password and not username)):
+            raise SettingsError(
+                key, "for SOCKS, a user name and a password have 1 to 255 bytes each"
+            )
+        return proxy
 
     def __str__(self) -> str:
-        return f"http://{join_host_port(self.host, self.port)}"
+        return f"{self.scheme}://{join_host_port(self.host, self.port)}"
+
+    @property
+    def is_socks(self) -> bool:
+        return self.scheme.startswith("socks")
+
+    @property
+    def has_login(self) -> bool:
+        return bool(self.username or self.password)
 
     @property
     def headers(self) -> dict[str, str]:
         """What the proxy itself is sent: ``Proxy-Authorization``, where it has credentials."""
-        if not (self.username or self.password):
+        if not self.has_login:
             return {}
         pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
         return {"Proxy-Authorization": f"Basic {pair}"}
@@ -84,11 +113,12 @@ class Proxies:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Proxies:
-        """From ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``; in lower case they count
-        first. Raises `SettingsError`, which names the variable."""
+        """From ``HTTP_PROXY``, ``HTTPS_PROXY``, for what these leave out ``ALL_PROXY``, and
+        ``NO_PROXY``; in lower case they count first. Raises `SettingsError`, which names the
+        variable."""
         found: dict[str, Proxy | None] = {}
         for scheme in ("http", "https"):
-            name, text = _variable(environ, f"{scheme}_proxy")
+            name, text = _variable(environ, f"{scheme}_proxy", "all_proxy")
             try:
                 found[scheme] = Proxy.parse(text) if text else None
             except SettingsError as error:
@@ -111,12 +141,12 @@ class Proxies:
         return proxy
 
 
-def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    for spelling in (name, name.upper()):
+def _variable(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
+    for spelling in (spelling for name in names for spelling in (name, name.upper())):
         text = environ.get(spelling, "").strip()
         if text:
             return spelling, text
-    return name, ""
+    return names[0], ""
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

@@ -1,4 +1,5 @@
-"""A real forward proxy on loopback, for tests: CONNECT and absolute form; it lists what it saw."""
+"""Real proxies on loopback, for tests, which list what they saw: a forward proxy (CONNECT and
+absolute form, with or without TLS) and a SOCKS5 proxy."""
 
 from __future__ import annotations
 
@@ -8,11 +9,15 @@ import dataclasses
 import http.client
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
-__all__ = ["ForwardProxy", "Seen", "forward_proxy"]
+from scripted import Authority
+
+__all__ = ["ForwardProxy", "Seen", "SocksProxy", "forward_proxy", "socks_proxy"]
 
 _HOP = frozenset({"connection", "proxy-connection", "proxy-authorization", "keep-alive"})
 
@@ -31,7 +36,10 @@ class ForwardProxy:
 
     With ``login`` (``user:password``) it refuses who does not give it. With ``refuse`` it
     answers every CONNECT with that status. With ``silent`` it takes requests and never answers.
+    With an ``authority`` it is spoken to over TLS.
     """
+
+    scheme = "http"
 
     def __init__(
         self,
@@ -40,6 +48,7 @@ class ForwardProxy:
         login: str = "",
         refuse: int = 0,
         silent: bool = False,
+        authority: Authority | None = None,
     ) -> None:
         self.names = dict(names or {})
         self.login = login
@@ -54,7 +63,8 @@ class ForwardProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.host}"
+        self._tls = None if authority is None else authority.server_context(self.host)
+        self.url = f"{self.scheme if self._tls is None else 'https'}://{self.host}"
         self._start(self._accept)
 
     @property
@@ -93,15 +103,24 @@ class ForwardProxy:
             except OSError:
                 return
             self._keep(client)
-            self._start(self._serve, client)
+            self._start(self._welcome, client)
+
+    def _welcome(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client, server_side=True)
+                self._keep(client)
+            self._serve(client)
 
     def _keep(self, sock: socket.socket) -> None:
         with self._lock:
             self._open.append(sock)
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client.makefile("rb") as stream:
+        with client.makefile("rb") as stream:
             while line := stream.readline(65536):
+                if line.count(b" ") < 2:  # no line of HTTP
+                    return
                 method, target, _ = line.decode("latin-1").split(" ", 2)
                 headers = {
                     name.lower(): value for name, value in http.client.parse_headers(stream).items()
@@ -142,8 +161,12 @@ class ForwardProxy:
             return
         self._keep(server)
         client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n")
+        self._relay(client, server)
+
+    def _relay(self, client: socket.socket, server: socket.socket) -> None:
         while not self._over.is_set():
-            for ready in select.select([client, server], [], [], 5)[0]:
+            held = isinstance(client, ssl.SSLSocket) and client.pending()
+            for ready in [client] if held else select.select([client, server], [], [], 5)[0]:
                 data = ready.recv(65536)
                 if not data:
                     for one in (client, server):
@@ -179,6 +202,52 @@ class ForwardProxy:
             client.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + raw)
 
 
+class SocksProxy(ForwardProxy):
+    """SOCKS5. In ``seen``, the method is the kind of address that was asked for (``name``,
+    ``ipv4``, ``ipv6``). ``refuse`` is the code of the reply."""
+
+    scheme = "socks5h"
+
+    def _serve(self, client: socket.socket) -> None:
+        with client.makefile("rb") as stream:
+            ways = stream.read(stream.read(2)[1])
+            self.entered.set()
+            if self.silent:
+                self._over.wait(30)
+                return
+            way = 2 if self.login else 0
+            client.sendall(bytes((5, way if way in ways else 255)))
+            if way not in ways or (way and not self._log_in(client, stream)):
+                return
+            kind, host = stream.read(4)[3], ""
+            if kind == 3:
+                host = stream.read(stream.read(1)[0]).decode("ascii")
+            else:
+                family = socket.AF_INET if kind == 1 else socket.AF_INET6
+                host = socket.inet_ntop(family, stream.read(4 if kind == 1 else 16))
+            port = int.from_bytes(stream.read(2), "big")
+            method = {1: "ipv4", 3: "name", 4: "ipv6"}[kind]
+            with self._lock:
+                self._seen.append(Seen(method=method, target=f"{host}:{port}", headers={}))
+            code = self.refuse
+            if not code:
+                try:
+                    server = socket.create_connection(self._place(host, port), timeout=10)
+                except OSError:
+                    code = 5
+            # the address that is spoken from, here as a name, of which few clients think
+            client.sendall(bytes((5, code, 0, 3, 4)) + b"here" + bytes(2))
+            if not code:
+                self._keep(server)
+                self._relay(client, server)
+
+    def _log_in(self, client: socket.socket, stream: BinaryIO) -> bool:
+        name = stream.read(stream.read(2)[1])
+        right = name + b":" + stream.read(stream.read(1)[0]) == self.login.encode()
+        client.sendall(bytes((1, not right)))
+        return right
+
+
 @contextlib.contextmanager
 def forward_proxy(
     *,
@@ -186,9 +255,23 @@ def forward_proxy(
     login: str = "",
     refuse: int = 0,
     silent: bool = False,
+    authority: Authority | None = None,
 ) -> Iterator[ForwardProxy]:
-    proxy = ForwardProxy(names=names, login=login, refuse=refuse, silent=silent)
-    try:
+    with contextlib.closing(
+        ForwardProxy(names=names, login=login, refuse=refuse, silent=silent, authority=authority)
+    ) as proxy:
         yield proxy
-    finally:
-        proxy.close()
+
+
+@contextlib.contextmanager
+def socks_proxy(
+    *,
+    names: Mapping[str, tuple[str, int]] | None = None,
+    login: str = "",
+    refuse: int = 0,
+    silent: bool = False,
+) -> Iterator[SocksProxy]:
+    with contextlib.closing(
+        SocksProxy(names=names, login=login, refuse=refuse, silent=silent)
+    ) as proxy:
+        yield proxy

@@ -133,7 +133,7 @@ def test_there_need_be_no_file(tmp_path: Path) -> None:
         ("[default]\nmirrors = []", "default.mirrors: is said of one host, in its section"),
         ("[default]\ninsecure = true", "default.insecure: is said of one host"),
         ("[default]\nchunk = -1", "default.chunk: -1 is not between 0 (no limit) and"),
-        ("[default]\nproxy = 'socks5://p'", "default.proxy: a proxy is spoken to over http://"),
+        ("[default]\nproxy = 'socks4://p'", "default.proxy: a proxy is spoken to over one of http"),
         ("host = 3", "host: a table is expected"),
         ("[host]\nx = 3", 'host."x": a table is expected'),
         ('[host."a/b"]', "host.\"a/b\": 'a/b' is no host; 'host' or 'host:port' is expected"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Authority, Request, closed_port, scripted
-from support_proxy import forward_proxy
+from support_proxy import forward_proxy, socks_proxy
+from support_services import require
 
 from registry_service.cancel import Cancellation
 from registry_service.errors import CancelledError, ProxyError, SettingsError, TLSError
@@ -19,6 +23,7 @@ from registry_service.hostrules import HostRules, HostTable
 from registry_service.proxies import Proxies, Proxy
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Transport
+from registry_service.transport.socks import connect_request, greeting
 
 SECRET = "hunter2"
 
@@ -103,7 +108,10 @@ def test_whatever_a_proxy_is_called_there_is_one_or_an_error(text: str) -> None:
     "text",
     [
         f"http://u:{SECRET}@",
-        f"https://u:{SECRET}@p",
+        f"socks4://u:{SECRET}@p",
+        f"u:{SECRET}://p",
+        f"socks5://:{SECRET}@p",
+        f"socks5://{'u' * 256}:{SECRET}@p",
         f"http://u:{SECRET}@p:x",
         f"http://u:{SECRET}@p/path",
         f"http://u:{SECRET}@p p",
@@ -114,6 +122,29 @@ def test_an_error_of_the_environment_names_the_variable_and_no_secret(text: str)
         environ(HTTPS_PROXY=text)
     assert str(caught.value).startswith("environment: HTTPS_PROXY: ")
     assert SECRET not in str(caught.value)
+
+
+def test_a_scheme_that_is_not_spoken_is_named_with_those_that_are() -> None:
+    with pytest.raises(SettingsError, match=r"http://, https://, socks5://, socks5h://, not over"):
+        Proxy.parse("socks4://p")
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("http://p", 80), ("https://p", 443), ("socks5://p", 1080), ("SOCKS5H://p:9", 9)],
+)
+def test_a_proxy_has_a_scheme_and_its_usual_port(text: str, port: int) -> None:
+    scheme = text.partition(":")[0].lower()
+    assert str(Proxy.parse(text)) == f"{scheme}://p:{port}"
+
+
+def test_one_for_all_where_there_is_no_other() -> None:
+    proxies = environ(ALL_PROXY="socks5h://all", HTTPS_PROXY="http://own", NO_PROXY="x.example")
+    assert proxies.choose("http", "r.example", 80) == Proxy(scheme="socks5h", host="all", port=1080)
+    assert proxies.choose("https", "r.example", 443) == Proxy(host="own", port=80)
+    assert proxies.choose("http", "x.example", 80) is None
+    with pytest.raises(SettingsError, match=r"^environment: all_proxy: "):
+        environ(all_proxy="http://")
 
 
 def test_the_credentials_of_a_proxy_are_not_shown() -> None:
@@ -270,6 +301,262 @@ def test_a_wait_for_a_proxy_ends_with_the_cancellation(scheme: str) -> None:
         thread.join(10)
         assert [type(error) for error in errors] == [CancelledError]
         assert time.monotonic() - begun < 1
+
+
+# TLS with the proxy
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_proxy_that_is_spoken_to_over_tls(tmp_path: Path, secure: bool) -> None:
+    authority = Authority(tmp_path)
+    with (
+        scripted(greet, authority if secure else None) as server,
+        forward_proxy(authority=Authority(tmp_path), login="ann:right") as proxy,
+        through(f"https://ann:right@{proxy.host}", certs_dirs=(tmp_path,)) as transport,
+    ):
+        sent = bytes(range(256)) * 4096
+        for _ in range(2):
+            with transport.request("PUT", f"{server.url}/a", body=sent) as response:
+                assert response.read(len(sent)) == sent
+        assert server.paths() == ["/a", "/a"]
+        if secure:
+            assert proxy.targets("CONNECT") == [server.host]  # the connection is kept
+        else:
+            assert proxy.targets("PUT") == [f"{server.url}/a"] * 2
+        assert not any("Proxy-Authorization" in headers for _, _, headers in server.requests)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_whose_certificate_is_not_trusted_gets_nothing(tmp_path: Path, scheme: str) -> None:
+    with (
+        forward_proxy(authority=Authority(tmp_path, trusted=False)) as proxy,
+        through(f"https://ann:{SECRET}@{proxy.host}", certs_dirs=(tmp_path,)) as transport,
+    ):
+        with pytest.raises(ProxyError, match="unknown authority") as caught:
+            transport.request("GET", f"{scheme}://r.example/")
+        assert str(caught.value).startswith(f"the proxy cannot be reached: {proxy.host}: ")
+        assert str(tmp_path / proxy.host) in str(caught.value)  # where the authority's belongs
+        assert SECRET not in str(caught.value)
+        assert not caught.value.retryable
+        assert proxy.seen == []
+
+
+def test_a_proxy_that_speaks_no_tls(tmp_path: Path) -> None:
+    def drop(request: Request) -> None:
+        request.answer(400)
+
+    with (
+        scripted(drop) as server,
+        through(f"https://{server.host}", certs_dirs=(tmp_path,)) as transport,
+        pytest.raises(ProxyError, match="does not speak TLS; write http:// in its URL"),
+    ):
+        transport.request("GET", "https://r.example/")
+
+
+def test_a_proxy_s_authority_that_was_put_in_place_counts_at_once(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, trusted=False)
+    with (
+        scripted(greet) as server,
+        forward_proxy(authority=authority) as proxy,
+        through(proxy.url, certs_dirs=(tmp_path,)) as transport,
+    ):
+        with pytest.raises(ProxyError):
+            transport.request("GET", server.url)
+        (tmp_path / proxy.host).mkdir()
+        authority.ca.cert_pem.write_to_path(str(tmp_path / proxy.host / "ca.crt"))
+        with transport.request("GET", server.url) as response:
+            assert response.status == 200
+
+
+def test_an_error_of_tls_inside_of_tls_names_the_server(tmp_path: Path) -> None:
+    with (
+        scripted(greet, Authority(tmp_path, trusted=False)) as server,
+        forward_proxy(authority=Authority(tmp_path)) as proxy,
+        through(proxy.url, certs_dirs=(tmp_path,)) as transport,
+    ):
+        with pytest.raises(TLSError) as caught:
+            transport.request("GET", server.url)
+        assert str(caught.value).startswith(f"{server.host}: ")
+        assert caught.value.reason == "unknown-ca"
+
+
+# SOCKS
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("login", ["", "ann:a b"])
+def test_a_socks_proxy_connects_on(tmp_path: Path, secure: bool, login: str) -> None:
+    authority = Authority(tmp_path) if secure else None
+    own = "ann:a%20b@" if login else ""
+    with (
+        scripted(greet, authority) as server,
+        socks_proxy(login=login) as proxy,
+        through(f"socks5h://{own}{proxy.host}", certs_dirs=(tmp_path,)) as transport,
+    ):
+        for _ in range(2):
+            with transport.request("PUT", f"{server.url}/a", body=b"sent") as response:
+                assert response.read(100) == b"sent"
+        assert proxy.targets("ipv4") == [server.host]  # the connection is kept
+        assert server.paths() == ["/a", "/a"]  # not in absolute form
+        assert server.requests[0][2]["Host"] == server.host
+        assert not any("Proxy-Authorization" in headers for _, _, headers in server.requests)
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("socks5", "ipv"), ("socks5h", "name")])
+def test_who_looks_a_name_up(scheme: str, kind: str) -> None:
+    with (
+        scripted(greet) as server,
+        socks_proxy() as proxy,
+        through(f"{scheme}://{proxy.host}") as transport,
+    ):
+        with transport.request("GET", f"http://localhost:{server.port}/") as response:
+            assert response.status == 200
+        assert all(one.method.startswith(kind) for one in proxy.seen)
+        assert proxy.seen
+
+
+def test_a_name_that_only_the_socks_proxy_knows() -> None:
+    with (
+        scripted(greet) as server,
+        socks_proxy(names={"inside.example": ("127.0.0.1", server.port)}) as proxy,
+        Transport(
+            RegistrySettings(proxies=Proxies.from_environ({"all_proxy": proxy.url}))
+        ) as transport,
+        transport.request("GET", "http://inside.example/x") as response,
+    ):
+        assert response.status == 200
+        assert proxy.targets("name") == ["inside.example:80"]
+
+
+@pytest.mark.parametrize(
+    ("own", "login", "words"),
+    [
+        (f"ann:{SECRET}@", "ann:right", "refuses the credentials"),
+        ("", "ann:right", "asks for credentials"),
+    ],
+)
+def test_a_socks_proxy_that_wants_another_login(own: str, login: str, words: str) -> None:
+    with (
+        socks_proxy(login=login) as proxy,
+        through(f"socks5h://{own}{proxy.host}") as transport,
+    ):
+        with pytest.raises(ProxyError, match=f"the proxy {proxy.url} {words}.*URL") as caught:
+            transport.request("GET", "https://r.example/")
+        assert SECRET not in str(caught.value)
+        assert not caught.value.retryable
+        assert proxy.seen == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "retryable"),
+    [(2, "not allowed", False), (5, "refused", True), (77, "code 77", False)],
+)
+def test_what_a_socks_proxy_refuses(code: int, words: str, retryable: bool) -> None:
+    with socks_proxy(refuse=code) as proxy, through(proxy.url) as transport:
+        with pytest.raises(ProxyError, match=rf"^r\.example:443: the proxy .*{words}") as caught:
+            transport.request("GET", "https://r.example/")
+        assert caught.value.retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(b"HTTP/1.1 400 Bad Request", "does not speak SOCKS5"), (b"\x05", "hung up")],
+)
+def test_a_proxy_that_speaks_no_socks(said: bytes, words: str) -> None:
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            assert client.recv(3) == greeting(Proxy(host="p", port=1))
+            client.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve, listener)
+        with (
+            through(f"socks5h://127.0.0.1:{listener.getsockname()[1]}") as transport,
+            pytest.raises(ProxyError, match=words),
+        ):
+            transport.request("GET", "https://r.example/")
+        serving.result(30)
+
+
+def test_a_socks_proxy_that_is_silent_and_one_that_is_not_there() -> None:
+    with (
+        socks_proxy(silent=True) as proxy,
+        through(proxy.url, connect_timeout=0.2) as transport,
+        pytest.raises(ProxyError, match="silent for too long"),
+    ):
+        transport.request("GET", "https://r.example/")
+    with (
+        through(f"socks5h://127.0.0.1:{closed_port()}") as transport,
+        pytest.raises(ProxyError, match="the proxy cannot be reached"),
+    ):
+        transport.request("GET", "https://r.example/")
+
+
+@pytest.mark.parametrize("scheme", ["socks5h", "https"])
+def test_a_wait_for_what_a_proxy_says_ends_with_the_cancellation(
+    tmp_path: Path, scheme: str
+) -> None:
+    authority = Authority(tmp_path)
+    with (
+        socks_proxy(silent=True)
+        if scheme == "socks5h"
+        else forward_proxy(silent=True, authority=authority) as proxy,
+        through(proxy.url, certs_dirs=(tmp_path,)) as transport,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        cancel = Cancellation()
+        waiting = pool.submit(transport.request, "GET", "https://r.example/", cancel=cancel)
+        assert proxy.entered.wait(30)
+        cancel.cancel()
+        with pytest.raises(CancelledError):
+            waiting.result(30)
+
+
+@given(st.text(max_size=300), st.integers(0, 65535))
+def test_whatever_is_asked_for_is_a_message_of_socks_or_an_error(host: str, port: int) -> None:
+    try:
+        message = connect_request(host, port)
+    except ProxyError:
+        return
+    assert message[:3] == bytes((5, 1, 0))
+    length = {1: 4, 4: 16}.get(message[3]) or 1 + message[4]
+    assert message[4 + length :] == port.to_bytes(2, "big")
+
+
+def test_through_a_socks_proxy_of_others(tmp_path: Path) -> None:
+    port = closed_port()
+    command = [require("microsocks"), "-i", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen([*command, "-u", "ann", "-P", "right"], stderr=subprocess.DEVNULL) as run:
+        try:
+            listening("127.0.0.1", port)
+            with scripted(greet, Authority(tmp_path)) as server:
+                for scheme in ("socks5", "socks5h"):
+                    url = f"{scheme}://ann:right@127.0.0.1:{port}"
+                    with (
+                        through(url, certs_dirs=(tmp_path,)) as transport,
+                        transport.request("PUT", f"{server.url}/a", body=b"sent") as response,
+                    ):
+                        assert response.read(100) == b"sent"
+            with (
+                through(f"socks5h://ann:wrong@127.0.0.1:{port}") as transport,
+                pytest.raises(ProxyError, match="refuses the credentials"),
+            ):
+                transport.request("GET", "https://r.example/")
+        finally:
+            run.terminate()
+
+
+def listening(host: str, port: int) -> None:
+    """Wait until somebody takes connections there."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"nobody listens at {host}:{port}"
+            threading.Event().wait(0.02)
 
 
 @pytest.fixture

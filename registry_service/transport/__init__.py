@@ -2,6 +2,8 @@
 
 resolver     names to addresses, in threads that nobody waits for longer than he wants
 exchange     one request's hold on its socket, which a cancellation shuts down
+floor        the least that a body has to come at
+socks        to be connected on by a SOCKS proxy
 connection   the sockets under requests and urllib3
 body         what is sent, as a stream that can be opened again
 head         the status line and the fields of what comes back

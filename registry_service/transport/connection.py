@@ -11,7 +11,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import requests.adapters
@@ -25,6 +26,7 @@ from ..hosts import join_host_port
 from ..proxies import Proxy
 from ..settings import RegistrySettings
 from ..tls import TLSContexts, tls_error
+from . import socks
 from .exchange import current_exchange
 from .floor import FlooredSocket
 from .head import Head, framing, read_head
@@ -70,15 +72,12 @@ class _Attached(urllib3.connection.HTTPConnection):
     response_class = _Answer
 
     def _new_conn(self) -> Any:  # the type is urllib3's business
-        seconds = _seconds(self.timeout, 60.0)
-        try:
-            return current_exchange.get().connect(self._dns_host, self.port, seconds)
-        except UnreachableRegistryError as error:
-            if self.proxy is None:
-                raise
-            failure = ProxyError(f"the proxy cannot be reached: {error}", host=error.host)
-            failure.retryable = error.retryable
-            raise failure from error
+        exchange, seconds = current_exchange.get(), _seconds(self.timeout, 60.0)
+        if exchange.socks is not None:
+            return socks.connect(exchange, exchange.socks, self._dns_host, self.port, seconds)
+        if self.proxy is not None:
+            return exchange.reach_proxy(self._dns_host, self.port, seconds)
+        return exchange.connect(self._dns_host, self.port, seconds)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         exchange = current_exchange.get()
@@ -125,6 +124,15 @@ class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
             current_exchange.get().check()
             raise _handshake_failure(join_host_port(*self._server()), error) from error
 
+    def _connect_tls_proxy(self, hostname: str, sock: Any) -> Any:
+        """TLS with the proxy itself; what is spoken with the server goes through it."""
+        try:
+            return super()._connect_tls_proxy(hostname, sock)
+        except OSError as error:
+            exchange = current_exchange.get()
+            exchange.check()
+            raise _proxy_untrusted(error, self.host, self.port, exchange.certs_dirs) from error
+
     def _server(self) -> tuple[str, int]:
         """Whom TLS is spoken with, whether through a proxy or not."""
         if self._tunnel_host is None:
@@ -165,6 +173,22 @@ def _tunnel_refused(head: Head, proxy: str, where: str) -> ProxyError:
     return error
 
 
+def _proxy_untrusted(
+    error: OSError, host: str, port: int, certs_dirs: Sequence[Path]
+) -> ProxyError:
+    cause: UnreachableRegistryError
+    if isinstance(error, ssl.SSLError):
+        cause = tls_error(error, host=host, port=port, dirs=certs_dirs)
+    else:
+        cause = _handshake_failure(join_host_port(host, port), error)
+    said = str(cause)
+    if isinstance(cause, TLSError) and cause.reason == "plain-http":
+        said = f"{cause.host}: it does not speak TLS; write http:// in its URL if that is wanted"
+    failure = ProxyError(f"the proxy cannot be reached: {said}", host=cause.host)
+    failure.retryable = cause.retryable
+    return failure
+
+
 def _handshake_failure(where: str, error: OSError) -> UnreachableRegistryError:
     if isinstance(error, TimeoutError):
         return UnreachableRegistryError(
@@ -196,7 +220,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         self._settings = settings
         self._contexts = TLSContexts(settings.certs_dirs, own=settings.own_certs_dirs)
         self._lock = threading.Lock()  # guards the table of what goes through proxies
-        self._proxied: dict[Proxy, urllib3.ProxyManager] = {}
+        self._proxied: dict[Proxy, tuple[ssl.SSLContext | None, urllib3.PoolManager]] = {}
         super().__init__(pool_connections=64, pool_maxsize=settings.connections_per_host)
 
     def init_poolmanager(
@@ -237,7 +261,9 @@ class Adapter(requests.adapters.HTTPAdapter):
         proxy = self._settings.proxy(scheme, host, port)
         pools: urllib3.PoolManager = self.poolmanager if proxy is None else self._through(proxy)
         where = target.request_uri
-        if proxy is not None and scheme == "http":
+        if proxy is not None and proxy.is_socks:
+            current_exchange.get().socks = proxy
+        elif proxy is not None and scheme == "http":
             where = f"http://{join_host_port(host, target.port)}{where}"
             headers = {"Host": join_host_port(host, target.port), **headers}
         pool = pools.connection_from_host(host, port, scheme, pool_kwargs=tls)
@@ -259,26 +285,42 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     def close(self) -> None:
         with self._lock:
-            managers = list(self._proxied.values())
-        for manager in managers:
+            proxied = list(self._proxied.values())
+        for _, manager in proxied:
             manager.clear()
         self._contexts.close()
         super().close()
 
     def _through(self, proxy: Proxy) -> urllib3.PoolManager:
         """The pools of what goes through ``proxy``."""
+        context = None
+        if proxy.scheme == "https":
+            context = self._contexts.get(proxy.host, proxy.port)
         with self._lock:
-            manager = self._proxied.get(proxy)
-            if manager is None:
-                manager = self._proxied[proxy] = urllib3.ProxyManager(
-                    str(proxy),
-                    num_pools=64,
-                    proxy_headers=proxy.headers,
-                    maxsize=self._settings.connections_per_host,
-                    blocksize=BLOCK,
-                )
-                manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-            return manager
+            kept = self._proxied.get(proxy)
+            if kept is not None and kept[0] is context:
+                return kept[1]
+            manager = self._pools_of(proxy, context)
+            self._proxied[proxy] = context, manager
+        if kept is not None:
+            kept[1].clear()  # made with certificates that have changed
+        return manager
+
+    def _pools_of(self, proxy: Proxy, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+        options: dict[str, Any] = {
+            "num_pools": 64,
+            "maxsize": self._settings.connections_per_host,
+            "blocksize": BLOCK,
+        }
+        manager = (
+            urllib3.PoolManager(**options)
+            if proxy.is_socks
+            else urllib3.ProxyManager(
+                str(proxy), proxy_headers=proxy.headers, proxy_ssl_context=context, **options
+            )
+        )
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
 
 
 def _seconds(value: Any, default: float) -> float:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..cancel import Cancellation
-from ..errors import CancelledError, RegistryTimeoutError, UnreachableRegistryError
+from ..errors import CancelledError, ProxyError, RegistryTimeoutError, UnreachableRegistryError
 from ..hosts import join_host_port
+from ..proxies import Proxy
 from .floor import Floor
 from .gate import Lease
 from .resolver import Address, Resolver
@@ -52,6 +53,7 @@ class Exchange:
         self.send_timeout = send_timeout
         self.lease = lease  # the request's share of its host's limits; None without any
         self.floor = floor  # the least that the answer's body comes at; None for no such thing
+        self.socks: Proxy | None = None  # what makes the connections, where that is not we
         self.certs_dirs = certs_dirs  # for errors, which say where a certificate belongs
         self.expired = False
         self.ended = False
@@ -106,6 +108,19 @@ class Exchange:
             handle.close()
         self._tell(self)
 
+    def resolve(self, host: str, port: int, timeout: float) -> list[Address]:
+        """The addresses of ``host``. Raises `CancelledError` and `UnreachableRegistryError`."""
+        return self._resolver.resolve(host, port, cancel=self.cancel, timeout=timeout)
+
+    def reach_proxy(self, host: str, port: int, timeout: float) -> socket.socket:
+        """As `connect`, where ``host`` is a proxy. Raises `ProxyError`."""
+        try:
+            return self.connect(host, port, timeout)
+        except UnreachableRegistryError as error:
+            failure = ProxyError(f"the proxy cannot be reached: {error}", host=error.host)
+            failure.retryable = error.retryable
+            raise failure from error
+
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connected socket with what is left of ``timeout`` (seconds) set on it.
 
@@ -114,7 +129,7 @@ class Exchange:
         """
         deadline = time.monotonic() + timeout
         self.check()
-        addresses = self._resolver.resolve(host, port, cancel=self.cancel, timeout=timeout)
+        addresses = self.resolve(host, port, timeout)
         failures: list[str] = []
         for place, address in enumerate(addresses):
             left = max(deadline - time.monotonic(), 0.001)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,29 @@ def test_what_a_platform_that_comes_in_the_middle_of_a_sweep_needs_stays(store: 
     path.unlink()
     cancel = Between(len(here(store)), lambda: store.put(manifest, second.media_type))
     assert swept(store, cancel=cancel) == {}
+    assert here(store) == kept
+
+
+def test_what_comes_just_when_it_is_looked_for_is_not_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = put_image(store, 1)
+    store.tag("h.io/a:1", image)
+    kept = here(store)
+    path = store.images / "blobs" / "sha256" / image.digest.hex
+    manifest = path.read_bytes()
+    path.unlink()
+
+    class Late(Layout):
+        def open(self, digest: Digest) -> BufferedReader:
+            try:
+                return super().open(digest)
+            except DoesNotExistError:
+                path.write_bytes(manifest)
+                raise
+
+    late = Late(store.images, store.scratch)
+    assert not list(sweep.collect(late, grace=0, dry_run=False, cancel=Cancellation()))
     assert here(store) == kept
 
 

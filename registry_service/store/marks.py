@@ -136,13 +136,13 @@ class Marks:
 
     def peek(self, digest: Digest) -> bytes:
         """The content if it looks like a document, else nothing. It is not verified."""
-        return self._read(digest, b"{")
+        return self._read(digest, b"{") or b""
 
     def _document(self, digest: Digest) -> Document | None:
         """The document that the content is, or None. Raises `StoreError` for a damaged one,
         of which nobody can tell what it was."""
         raw = self._read(digest)
-        if not raw and self._layout.size(digest) is None:
+        if raw is None:
             self._absent.add(digest)
             return None
         if len(raw) > MANIFEST_LIMIT:
@@ -157,16 +157,16 @@ class Marks:
             code="damaged",
         )
 
-    def _read(self, digest: Digest, start: bytes = b"") -> bytes:
-        """The first bytes, one more than a manifest may have; nothing where the content is not
-        here, or where it does not begin with ``start``."""
+    def _read(self, digest: Digest, start: bytes = b"") -> bytes | None:
+        """The first bytes, one more than a manifest may have; nothing where it does not begin with
+        ``start``, and None where the content is not here."""
         try:
             with self._layout.open(digest) as file:
                 if not file.peek(64).lstrip(_SPACE).startswith(start):
                     return b""
                 return file.read(MANIFEST_LIMIT + 1)
         except DoesNotExistError:
-            return b""
+            return None
         except (OSError, StoreError) as error:
             if not self._strict:
                 return b""

@@ -125,6 +125,23 @@ def test_what_two_mirrors_serve_wrongly_comes_from_the_origin(
         assert any("elsewhere" in line for line in told(job))
 
 
+@pytest.mark.parametrize("origin_breaks", [False, True])
+def test_what_a_mirror_spoiled_and_broke_off_is_not_the_origin_s_fault(
+    tmp_path: Path, origin: Registry, mirror: Registry, origin_breaks: bool
+) -> None:
+    """The origin sends the rest, and all of it together is wrong."""
+    image = image_at(origin, mirror)
+    mirror.add_fault("corrupt:offset=7,path=/blobs/")
+    mirror.add_fault("drop:after=10000,path=/blobs/")
+    if origin_breaks:
+        origin.add_fault("drop:after=15000,path=/blobs/,times=1")
+    with HostBench(tmp_path / "conf", before(origin, mirror)) as bench:
+        bench.run("pull", f"{origin.host}/test/app:1")
+        assert bench.broken() == []
+        (row,) = bench.run("images")
+        assert row["complete"] and row["digest"] == image.digest
+
+
 def test_a_wrong_manifest_of_a_mirror_is_passed_over(
     tmp_path: Path, origin: Registry, mirror: Registry
 ) -> None:

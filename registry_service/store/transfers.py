@@ -226,7 +226,9 @@ class Flight:
         if isinstance(error, (StoreError, InvalidDigestError)):  # whatever the source
             self._owner.finish(self, None, error)
             return None
-        moved_on = not taker.settled and taker.source.elsewhere(self.descriptor, error)
+        # Wrong bytes that are not all of this attempt say nothing of the place, which gets another.
+        blamed = not (attempt.mixed and isinstance(error, DigestMismatchError))
+        moved_on = blamed and not taker.settled and taker.source.elsewhere(self.descriptor, error)
         if not taker.settled and not moved_on:
             taker.tally.count(error, attempt)
             if not can_help(error, attempt) or taker.tally.spent(self._owner.policy):

@@ -186,6 +186,25 @@ def test_schema_1_is_called_what_its_server_calls_it(transport: Transport) -> No
                 one.get_manifest("a", named)
 
 
+@pytest.mark.parametrize("fault", ["drop:after=100", "stall:seconds=30,after=100"])
+def test_a_document_that_breaks_off_is_asked_for_again(registry: Registry, fault: str) -> None:
+    index = images.random_index(1)
+    images.push_image(registry, "test/app", "1", index)
+    part = Manifest.parse(index.manifest).children[0]
+    settings = RegistrySettings(retries=1, read_timeout=0.5)
+    with Transport(settings, sleep=lambda seconds, cancel: None) as transport:
+        one = client(transport, registry.host)
+        registry.add_fault(f"{fault},path=/manifests/,times=1")
+        assert one.get_manifest("test/app", "1").raw == index.manifest
+        registry.add_fault(f"{fault},path=/manifests/,times=1")
+        assert one.get_document("test/app", part) == index.images[0].manifest
+        registry.add_fault(fault.replace("100", "5") + ",path=/tags/list,times=1")
+        assert list(one.tags("test/app")) == ["1"]
+        registry.add_fault(f"{fault},path=/manifests/")
+        with pytest.raises(ConnectionBrokenError):
+            one.get_manifest("test/app", "1")
+
+
 def test_a_manifest_over_the_limit_is_not_read() -> None:
     with (
         Transport(RegistrySettings(manifest_limit=2000)) as transport,

@@ -198,6 +198,7 @@ class Authenticator:
             observer=observer,
             idempotent=True,
             sealed=True,
+            whole=_ANSWER_LIMIT,
         ) as response:
             if 200 <= response.status < 300:
                 return TokenAnswer(status=200, body=response.read(_ANSWER_LIMIT))

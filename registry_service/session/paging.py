@@ -11,9 +11,9 @@ from ..errors import ProtocolError, show_url
 from ..transport import Response, same_origin
 from ..urls import follow
 
-__all__ = ["next_page", "pages", "read_document", "walk"]
+__all__ = ["PAGE_LIMIT", "next_page", "pages", "read_document", "walk"]
 
-_LIMIT: Final = 32 * 1024 * 1024  # bytes of one page
+PAGE_LIMIT: Final = 32 * 1024 * 1024  # bytes of one page
 _MOST: Final = 1_000_000  # entries of one list
 _BARREN: Final = 500  # pages; of a filtered list many in a row may be empty
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
@@ -112,7 +112,7 @@ def pages(
 def read_document(response: Response) -> dict[str, Any]:
     """The JSON map that a page is. Raises `ProtocolError`."""
     try:
-        document = json.loads(response.read(_LIMIT))
+        document = json.loads(response.read(PAGE_LIMIT))
     except (ValueError, RecursionError):
         raise ProtocolError(f"{show_url(response.url)}: the answer is not JSON") from None
     if not isinstance(document, dict):

@@ -30,7 +30,7 @@ from ..referrers import (
     without_entries,
 )
 from ..transport import Response
-from .paging import read_document, walk
+from .paging import PAGE_LIMIT, read_document, walk
 from .sender import Sender
 from .turns import Turns
 
@@ -151,7 +151,11 @@ class Referrers:
 
     def _get(self, url: str, repository: str) -> Response:
         return self._sender.send(
-            "GET", url, scopes=(scope(repository, "pull"),), headers={"Accept": OCI_INDEX}
+            "GET",
+            url,
+            scopes=(scope(repository, "pull"),),
+            headers={"Accept": OCI_INDEX},
+            whole=PAGE_LIMIT,
         )
 
     def _entries(self, page: Response, artifact_type: str) -> list[Descriptor]:
@@ -191,6 +195,7 @@ class Referrers:
             self._url(repository, fallback_tag(subject)),
             scopes=(scope(repository, "pull"),),
             headers={"Accept": ", ".join(MANIFEST_TYPES)},
+            whole=self._limit,
         ) as response:
             if response.status == 404:
                 return _Listing(raw=None, condition={"If-None-Match": "*"})

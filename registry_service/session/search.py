@@ -176,6 +176,7 @@ class SearchClient:
                 headers={"Accept": "application/json", "X-Docker-Token": "true"},
                 # The index shows private results to who says who he is, and asks nobody.
                 authorization=self._sender.authenticator.credentials.basic or None,
+                whole=_LIMIT,
             )
         except LoginRequiredError:
             if self._catalog is None:

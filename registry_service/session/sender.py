@@ -84,6 +84,7 @@ class Sender:
         retries: int | None = None,
         authorization: str | None = None,
         hasty: bool = False,
+        whole: int = 0,
         cancel: Cancellation | None = None,
     ) -> Response:
         """The answer, whatever its status but 401.
@@ -109,6 +110,7 @@ class Sender:
                 patient=patient,
                 retries=self._retries if retries is None else retries,
                 hasty=hasty,
+                whole=whole,
             )
 
         first = authorization

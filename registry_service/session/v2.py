@@ -42,7 +42,7 @@ from .answers import (
 )
 from .blob import RemoteBlob, range_start
 from .foreign import open_foreign
-from .paging import pages
+from .paging import PAGE_LIMIT, pages
 from .reading import BlobReader
 from .referrers import Referrers
 from .sender import Sender
@@ -155,7 +155,11 @@ class V2Client:
         """
         url = self._manifest_url(repository, reference)
         with self._sender.send(
-            "GET", url, scopes=(scope(repository, "pull"),), headers=_ACCEPT
+            "GET",
+            url,
+            scopes=(scope(repository, "pull"),),
+            headers=_ACCEPT,
+            whole=self._limit,
         ) as response:
             if response.status == 404:
                 raise self._absent(response, f"manifest {self._name(repository, reference)}")
@@ -186,6 +190,7 @@ class V2Client:
             self._manifest_url(repository, descriptor.digest),
             scopes=(scope(repository, "pull"),),
             headers={"Accept": f"{kind}, {_ACCEPT['Accept']}"},
+            whole=self._limit,
         ) as response:
             if response.status == 404:
                 name = self._name(repository, descriptor.digest)
@@ -449,10 +454,10 @@ class V2Client:
         first = f"{url}?n={_PAGE}"
 
         def get(page: str) -> Response:
-            response = self._sender.send("GET", page, scopes=scopes)
+            response = self._sender.send("GET", page, scopes=scopes, whole=PAGE_LIMIT)
             if response.status == 400 and page == first:
                 response.close()  # a server with a smaller limit; it knows best
-                response = self._sender.send("GET", url, scopes=scopes)
+                response = self._sender.send("GET", url, scopes=scopes, whole=PAGE_LIMIT)
             if response.status == 404:
                 raise self._absent(response, what)
             if response.status != 200:

@@ -53,6 +53,7 @@ class _Request:
     connect: float
     read: float
     total: float | None
+    whole: int
 
 
 class Transport:
@@ -142,8 +143,12 @@ class Transport:
         probe: bool = False,
         sealed: bool = False,
         hasty: bool = False,
+        whole: int = 0,
     ) -> Response:
         """Send a request; the answer, whatever its status, has its body still unread.
+
+        With ``whole``, an answer of status 200 has been read, and may have so many bytes: one that
+        breaks off is no answer, and asked for again like one that did not come.
 
         ``idempotent`` says whether a request of which it is not known whether it arrived may
         be sent again (default: GET and HEAD). ``patient`` gives the server the time that the
@@ -168,6 +173,7 @@ class Transport:
             connect=connect,
             read=read,
             total=total,
+            whole=whole,
         )
         safe = method in _IDEMPOTENT if idempotent is None else idempotent
         policy = RetryPolicy(
@@ -276,7 +282,10 @@ class Transport:
             raw = self._exchange(request, exchange)
             if raw.status == 407:
                 raise _proxy_login(request, raw)
-            return Response(raw, method=request.method, url=request.url, exchange=exchange)
+            response = Response(raw, method=request.method, url=request.url, exchange=exchange)
+            if request.whole and response.status == 200:
+                response.load(request.whole)
+            return response
         except BaseException:
             exchange.end()
             raise

@@ -60,6 +60,7 @@ class Response:
         self.reason = _clean(raw.reason or "")
         self.headers = raw.headers
         self.count = 0  # bytes of the body seen so far
+        self._loaded: bytes | None = None
         encoding = raw.headers.get("Content-Encoding", "").strip().lower()
         self._encoded = encoding not in ("", "identity")
         bodyless = method == "HEAD" or self.status in (204, 304)
@@ -127,6 +128,8 @@ class Response:
 
     def read(self, limit: int) -> bytes:
         """The whole body. Raises `ProtocolError` if it has more than ``limit`` bytes."""
+        if self._loaded is not None:
+            return self._loaded
         buffer = memoryview(bytearray(min(limit + 1, max(self.length or 0, 16 * 1024) + 1)))
         parts: list[bytes] = []
         total = 0
@@ -140,6 +143,10 @@ class Response:
                 )
             parts.append(bytes(buffer[:count]))
         return b"".join(parts)
+
+    def load(self, limit: int) -> None:
+        """Read the whole body now, for `read`. Raises what that raises."""
+        self._loaded = self.read(limit)
 
     def close(self) -> None:
         """Be done with the answer, read or not. Can be called twice."""

@@ -288,6 +288,24 @@ def test_a_wrong_digest_in_the_answer_is_noticed(transport: Transport) -> None:
         client(transport, server.host).put_manifest("a", "1", Manifest.parse(empty_manifest()))
 
 
+def test_a_manifest_that_was_changed_on_the_way_is_sent_again(transport: Transport) -> None:
+    """Under a tag a registry takes what came, and names it so: that must not stay."""
+    manifest = Manifest.parse(empty_manifest())
+    under_the_tag = b""
+
+    def handler(request: Request) -> None:
+        nonlocal under_the_tag
+        first = not under_the_tag
+        under_the_tag = request.read_body()
+        if first:
+            under_the_tag = under_the_tag.replace(b"layers", b"leyers")
+        request.answer(201, headers={"Docker-Content-Digest": str(Digest.of(under_the_tag))})
+
+    with scripted(handler) as server:
+        client(transport, server.host).put_manifest("a", "1", manifest)
+    assert under_the_tag == manifest.raw
+
+
 # blobs on their way in
 
 

@@ -479,6 +479,16 @@ class V2Client:
                 expected=str(wanted),
                 actual=str(manifest.digest),
             )
+        try:
+            return self._put_once(repository, reference, manifest, raw)
+        except DigestMismatchError as error:
+            # A byte was changed on the way, it may be, and a tag names what came of that.
+            self._sender.observer.log("warning", f"{error}; sending it again")
+        return self._put_once(repository, reference, manifest, raw)
+
+    def _put_once(
+        self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
+    ) -> bool:
         with self._sender.send(
             "PUT",
             self._manifest_url(repository, reference),

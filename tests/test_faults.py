@@ -150,11 +150,11 @@ class Bench:
                 observer=Observer(),
             )
 
-    def named(self, store: Store, made: Made, name: str) -> None:
-        """Name in the store, for a push, what a pull from elsewhere has brought."""
-        _, known = store.references()[0]
-        assert known.digest == made.digest
-        store.tag(f"{self.proxy.host}/{name}:1", known)
+    def fill(self, store: Store, made: Made, name: str) -> None:
+        """The image is in the store by that name alone, so that nothing of it can be mounted."""
+        for data in made.blobs.values():
+            store.put(data, "application/octet-stream")
+        store.tag(f"{self.proxy.host}/{name}:1", store.put(made.manifest, OCI_MANIFEST))
 
 
 def attempt(work: Callable[[], object]) -> RegistryError | None:
@@ -220,6 +220,8 @@ DATE = email.utils.formatdate(time.time() - 5, usegmt=True)
 
 #: Every fault, some of them twice: what a client gets through without a word.
 PASSING: list[list[Fault | None]] = [
+    [Fault(kind=Kind.DROP_ANSWER)],  # of the manifest
+    [Fault(kind=Kind.STALL_ANSWER)],
     [None, Fault(kind=Kind.DROP_ANSWER)],
     [None, Fault(kind=Kind.RESET_ANSWER), Fault(kind=Kind.RESET_ANSWER, at=0.0)],
     [None, Fault(kind=Kind.STALL_ANSWER, at=0.9)],
@@ -260,13 +262,69 @@ def test_a_pull_gets_through(bench: Bench, plan: list[Fault | None]) -> None:
     ids=lambda plan: "+".join(str(one) for one in plan),
 )
 def test_a_push_gets_through(bench: Bench, plan: list[Fault | None]) -> None:
-    source, made = bench.image(SIZES)
+    made = Made.of(SIZES)
     target = f"push/{next(_numbers)}"
     with bench.store() as store:
-        bench.proxy.plan([])
-        bench.pull(store, source)
-        bench.named(store, made, target)
+        bench.fill(store, made, target)
         bench.proxy.plan(plan)
+        assert attempt(lambda: bench.push(store, target)) is None
+    check_registry(bench, target, made)
+
+
+LATE = email.utils.formatdate(time.time() + 5000, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ([None, *[Fault(kind=Kind.DROP_ANSWER, at=0.0)] * 50], "connection ended"),
+        ([None, *[Fault(kind=Kind.STALL_ANSWER, at=0.0)] * 50], "silent"),
+        ([None, *[Fault(kind=Kind.CORRUPT_ANSWER)] * 50], "have the digest"),
+        ([None, *[Fault(kind=Kind.SHORT_ANSWER)] * 50], "bytes, its descriptor says"),
+        ([Fault(kind=Kind.CORRUPT_ANSWER)] * 50, "have the digest"),
+        ([Fault(kind=Kind.STATUS, code=503)] * 50, "503"),
+        ([None, *[Fault(kind=Kind.STATUS, code=500)] * 50], "500"),
+        ([Fault(kind=Kind.STATUS, code=429, retry_after="5000")] * 50, "429"),
+        ([None, *[Fault(kind=Kind.STATUS, code=429, retry_after=LATE)] * 50], "429"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(map(str, value[:2])),
+)
+def test_what_does_not_pass_is_said(bench: Bench, plan: list[Fault | None], words: str) -> None:
+    name, made = bench.image(SIZES)
+    with bench.store() as store:
+        bench.proxy.plan(plan)
+        error = attempt(lambda: bench.pull(store, name))
+        assert words in str(error)
+        assert bench.proxy.host in str(error) or "sha256:" in str(error)
+        check_store(store, made, whole=False)
+        bench.proxy.plan([])
+        assert attempt(lambda: bench.pull(store, name)) is None
+        check_store(store, made, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ([Fault(kind=Kind.LOST_ANSWER)] * 50, "connection"),
+        ([*[None] * 4, *[Fault(kind=Kind.DROP_REQUEST)] * 50], "connection"),
+        ([*[None] * 4, *[Fault(kind=Kind.CORRUPT_REQUEST)] * 50], "digest"),
+        ([*[None] * 4, *[Fault(kind=Kind.STATUS, code=502)] * 50], "502"),
+        ([*[None] * 4, *[Fault(kind=Kind.STATUS, code=429, retry_after=LATE)] * 50], "429"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value[-1]),
+)
+def test_what_a_push_does_not_get_through_is_said(
+    bench: Bench, plan: list[Fault | None], words: str
+) -> None:
+    made = Made.of(SIZES)
+    target = f"push/{next(_numbers)}"
+    with bench.store() as store:
+        bench.fill(store, made, target)
+        bench.proxy.plan(plan)
+        error = attempt(lambda: bench.push(store, target))
+        assert words in str(error).lower()
+        assert bench.proxy.host in str(error) or "sha256:" in str(error)
+        bench.proxy.plan([])
         assert attempt(lambda: bench.push(store, target)) is None
     check_registry(bench, target, made)
 
@@ -302,12 +360,10 @@ def a_pull_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]
 
 
 def a_push_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]) -> None:
-    source, made = bench.image(sizes)
+    made = Made.of(sizes)
     target = f"push/{next(_numbers)}"
     with bench.store() as store:
-        bench.proxy.plan([])
-        bench.pull(store, source)
-        bench.named(store, made, target)
+        bench.fill(store, made, target)
         bench.proxy.plan(plan)
         error = attempt(lambda: bench.push(store, target))
         if error is None:

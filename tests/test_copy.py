@@ -182,6 +182,36 @@ def test_an_index_goes_whole_or_one_platform_of_it(
     assert target.tags("no") == []
 
 
+def test_of_several_platforms_an_index_of_those(
+    bench: Bench, source: Registry, target: Registry
+) -> None:
+    index = random_index(3, platforms=["linux/amd64", "linux/s390x", "linux/arm64"])
+    push_image(source, NAME, "1", index)
+    name, wanted = f"{source.host}/{NAME}:1", "linux/arm64,linux/amd64"
+    rows = bench.run("copy", name, f"{target.host}/two:1", platform=wanted)
+    assert shown(rows) == {rows[-1]["digest"]}.union(
+        digests(index.images[0]), digests(index.images[2])
+    )
+    found = target.manifest("two", "1")
+    assert found is not None
+    assert (found.digest, found.media_type) == (rows[-1]["digest"], index.media_type)
+    made, whole = json.loads(found.raw), json.loads(index.manifest)
+    assert made == {**whole, "manifests": [whole["manifests"][0], whole["manifests"][2]]}
+    again = bench.run("copy", name, f"{target.host}/two:1", platform=wanted)
+    assert states(again) == {"exists"}
+    # all that there is, named one by one, is the index itself
+    wanted = f"{wanted},linux/s390x"
+    assert bench.run("copy", name, f"{target.host}/w:1", platform=wanted)[-1]["digest"] == (
+        index.digest
+    )
+    status, message = bench.fail("copy", name, f"{target.host}/no", platform="linux/amd64,plan9")
+    assert (status, "plan9" in message) == (Status.USAGE, True)
+    by_digest = f"{source.host}/{NAME}@{index.digest}"
+    status, message = bench.fail("copy", by_digest, f"{target.host}/no", platform="linux/amd64")
+    assert (status, "give it a tag" in message) == (Status.USAGE, True)
+    assert target.tags("no") == []
+
+
 def test_every_tag_is_copied_and_a_broken_one_is_told(
     bench: Bench, source: Registry, target: Registry
 ) -> None:

@@ -81,6 +81,21 @@ def test_a_copy_is_what_skopeo_takes_for_the_same_image(
     assert not list((daemon.state_dir / "images" / "blobs" / "sha256").iterdir())
 
 
+def test_a_copy_of_several_platforms_is_an_index_of_those(
+    daemon: Daemon, shipped: Registry, host: str, tmp_path: Path
+) -> None:
+    index = random_index(3, platforms=["linux/amd64", "linux/s390x", "linux/arm64"])
+    push_image(shipped, NAME, "1", index)
+    wanted = ("--platform", "linux/amd64", "--platform", "linux/arm64")
+    rows = daemon.ctl_json("copy", f"{shipped.host}/{NAME}:1", f"{host}/two", *wanted)
+    shown = json.loads(raw(f"{host}/two:1"))
+    assert [one["digest"] for one in shown["manifests"]] == [
+        index.images[0].digest,
+        index.images[2].digest,
+    ]
+    assert taken(f"{host}/two:1", tmp_path / "a").keys() == {row["digest"] for row in rows}
+
+
 def test_referrers_go_to_a_registry_without_the_api_and_come_back(
     daemon: Daemon, shipped: Registry, host: str, tmp_path: Path
 ) -> None:

@@ -97,10 +97,19 @@ HEADER = click.option(
     help="Send a header with each request to the registry; NAME=@FILE reads it from a file. "
     "Repeatable.",
 )
+
+
+def _joined(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> str | None:
+    return ",".join(value) or None
+
+
 PLATFORM = click.option(
     "--platform",
     metavar="PLATFORM",
-    help="OS/ARCH[/VARIANT], several with commas, or 'all' for every platform of the image.",
+    multiple=True,
+    callback=_joined,
+    help="OS/ARCH[/VARIANT], or 'all' for every platform of the image. Repeatable; or several "
+    "with commas.",
 )
 
 ALL_TAGS = click.option("--all-tags", is_flag=True, help="Every tag of the repository.")

@@ -11,6 +11,7 @@ from engine.cli.session import Session, SubmitOptions
 
 from .options import (
     ALL_TAGS,
+    PLATFORM,
     REFERRERS,
     access_options,
     access_options_for,
@@ -85,7 +86,7 @@ def delete(
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--platform", metavar="PLATFORM", help="OS/ARCH[/VARIANT]: this part of an index.")
+@PLATFORM
 @ALL_TAGS
 @REFERRERS
 @click.option(

@@ -20,7 +20,6 @@ from ..errors import (
     CancelledError,
     DoesNotExistError,
     ManifestError,
-    PlatformError,
     RegistryError,
     RegistryHTTPError,
 )
@@ -36,6 +35,7 @@ from ..transport import Readable
 from ..transport.retry import RetryPolicy
 from .companions import is_listed, remote_companions
 from .content import ALL, check_fits, choose, is_manifest, names_platform, platform_of
+from .selection import reduced
 from .tags import each_tag
 
 __all__ = ["Connections", "copy", "copy_all_tags"]
@@ -67,7 +67,8 @@ def copy(
 ) -> Descriptor:
     """Copy an image, byte for byte; returns what ``target`` stands for now.
 
-    An index goes whole; ``platform`` copies the image of one platform in its place. With
+    An index goes whole; ``platform`` copies the image of one platform in its place, of several
+    an index like it that names only those, which has another digest. With
     ``referrers``, what belongs to what is copied goes along, ahead of the name.
     """
     return _run(
@@ -176,12 +177,11 @@ class _Copy:
         return self.origin.get_manifest(self.source.repository, locator)
 
     def chosen(self, index: Manifest, platform: str) -> Manifest:
-        parts = choose(index, platform)
-        if len(parts) != 1:
-            raise PlatformError(
-                f"{self.source}: {platform} is {len(parts)} images; copy one of them, or all"
-            )
-        return self.load(str(parts[0].digest))
+        parts = {one.digest for one in choose(index, platform)}
+        if len(parts) == 1:
+            return self.load(str(parts.pop()))
+        whole = all(one.digest in parts for one in index.manifests)
+        return index if whole else reduced(index, parts)
 
     def check_platform(self, manifest: Manifest, platform: str) -> None:
         """An image of one platform is not copied where another one was asked for."""

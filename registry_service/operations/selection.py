@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 
 from ..digest import Digest
 from ..manifest import Manifest
 from ..media import FOREIGN_LAYERS
 from .content import ALL, Node, choose, platforms
 
-__all__ = ["missing", "narrow", "select", "without_foreign"]
+__all__ = ["missing", "narrow", "reduced", "select", "without_foreign"]
 
 
 def select(node: Node, platform: str) -> Node:
@@ -35,13 +36,17 @@ def narrow(node: Node, platform: str) -> Node:
 
 
 def _reduced(manifest: Manifest, kept: tuple[Node, ...]) -> Node:
-    """An index like ``manifest`` that names only ``kept``."""
-    digests = {str(one.descriptor.digest) for one in kept}
-    document = json.loads(manifest.raw)
+    made = reduced(manifest, {one.descriptor.digest for one in kept})
+    return Node(descriptor=made.descriptor, present=True, manifest=made, children=kept)
+
+
+def reduced(index: Manifest, kept: Collection[Digest]) -> Manifest:
+    """An index like ``index`` that names only the manifests ``kept``."""
+    digests = set(map(str, kept))
+    document = json.loads(index.raw)
     document["manifests"] = [one for one in document["manifests"] if one["digest"] in digests]
     raw = json.dumps(document, separators=(",", ":")).encode()
-    made = Manifest.parse(raw, manifest.media_type, Digest.of(raw, manifest.digest.algorithm))
-    return Node(descriptor=made.descriptor, present=True, manifest=made, children=kept)
+    return Manifest.parse(raw, index.media_type, Digest.of(raw, index.digest.algorithm))
 
 
 def without_foreign(node: Node) -> Node:

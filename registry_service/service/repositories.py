@@ -19,7 +19,7 @@ from ..operations.copy import copy as copy_image
 from ..operations.delete import delete as delete_manifest
 from ..reference import DEFAULT_HOST, Reference
 from ..transport.retry import RetryPolicy
-from .call import ALL_TAGS, AUTH, DESCRIPTORS, HEADERS, IMAGE, REFERRERS, Call, Entry
+from .call import ALL_TAGS, AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, REFERRERS, Call, Entry
 
 __all__ = ["JOBS", "catalog", "copy", "delete", "referrers"]
 
@@ -120,7 +120,7 @@ def _sides(call: Call, every: bool) -> tuple[Reference, Reference]:
             return source, target.with_tag(source.tag)
         if call.platform and source.digest is not None:
             raise UsageError(
-                f"{call.job.args[1]}: the image of one platform has another digest; give it a tag",
+                f"{call.job.args[1]}: what is for some platforms has another digest; give it a tag",
                 usage=_usage(call),
             )
         target = dataclasses.replace(target, digest=source.digest)
@@ -230,7 +230,7 @@ JOBS: Final = (
                     name="targetMetaHeaders",
                     help="As metaHeaders, for the target's registry.",
                 ),
-                Option(name="platform", help="OS/ARCH[/VARIANT]: this part of an index only."),
+                PLATFORM,
                 ALL_TAGS,
                 REFERRERS,
             ),

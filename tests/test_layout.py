@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import json
@@ -31,7 +32,9 @@ from registry_service.errors import (
 )
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
 from registry_service.reference import Reference
+from registry_service.referrers import Companion
 from registry_service.store import REF_NAME, MemorySource, Store
+from registry_service.store.entries import SUBJECT, SUFFIX
 
 CONFIG = json.dumps(
     {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
@@ -380,6 +383,21 @@ def test_a_wait_for_the_index_that_is_not_cancelled_goes_on(store: Store, tmp_pa
     stays.join(20)
     assert raised == []
     assert store.references() == [("h.io/x:2", descriptor)]
+
+
+@pytest.mark.parametrize("suffix", ["", "sig"])
+def test_what_a_registry_notes_does_not_change_what_something_belongs_to(
+    store: Store, suffix: str
+) -> None:
+    notes = {SUFFIX: "att", SUBJECT: str(Digest.of(b"another")), REF_NAME: "h.io/a:1", "k": "v"}
+    content = dataclasses.replace(store.put(b"{}", OCI_MANIFEST), annotations=notes)
+    store.keep_companion(
+        Companion(subject=Digest.of(b"subject"), descriptor=content, suffix=suffix)
+    )
+    (kept,) = store.companions()
+    assert (kept.subject, kept.suffix) == (Digest.of(b"subject"), suffix)
+    assert kept.descriptor.annotations == {"k": "v"}
+    assert store.references() == []
 
 
 def test_skopeo_reads_the_layout(store: Store) -> None:

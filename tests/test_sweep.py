@@ -30,7 +30,8 @@ from registry_service.errors import CancelledError, DoesNotExistError, GoneError
 from registry_service.referrers import Companion
 from registry_service.store import MemorySource, Store, sweep
 from registry_service.store.disk import file_lock
-from registry_service.store.layout import SUBJECT, Layout
+from registry_service.store.entries import SUBJECT
+from registry_service.store.layout import Layout
 from registry_service.store.marks import Document
 
 

@@ -15,6 +15,7 @@
     ingest      one partial file: resumed, verified, made a blob
     retry       when a failure is tried again
     layout      the OCI image layout: blobs, and the index with its lock
+    entries     what an entry of the index says
     disk        files written beside their place, synced, renamed; locks between processes
     source      the interface to where content comes from
     memory      a source in memory
@@ -22,7 +23,7 @@
 
 from __future__ import annotations
 
-from .layout import REF_NAME
+from .entries import REF_NAME
 from .leases import Lease
 from .memory import MemorySource
 from .origins import Claim, Origins, Unrecorded

@@ -3,8 +3,7 @@
 ::
 
     images/oci-layout            the version of the layout
-    images/index.json            descriptors; a name is the annotation of `REF_NAME`, and what
-                                 belongs to an image has none, but that of `SUBJECT`
+    images/index.json            descriptors; see `store.entries`
     images/blobs/ALGORITHM/HEX   content; a file is here only when it is whole and verified
     ingest/quarantine/…          content that was found to be damaged, moved aside
 
@@ -19,7 +18,6 @@ that does.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import stat
@@ -37,12 +35,10 @@ from ..errors import (
     DigestMismatchError,
     DoesNotExistError,
     InvalidDigestError,
-    ManifestError,
-    RegistryError,
     StoreError,
 )
 from ..manifest import OCI_INDEX
-from ..referrers import COSIGN_SUFFIXES, Companion
+from ..referrers import Companion
 from .disk import (
     disk_error,
     file_lock,
@@ -52,15 +48,17 @@ from .disk import (
     sweep,
     sync_directory,
 )
+from .entries import (
+    belonging,
+    companion_of,
+    name_of,
+    named,
+    naming,
+    same_place,
+    without,
+)
 
-__all__ = ["REF_NAME", "SUBJECT", "SUFFIX", "Layout"]
-
-#: The annotation of an entry of ``index.json`` that holds its name.
-REF_NAME: Final = "org.opencontainers.image.ref.name"
-#: The annotations of an entry that has no name and belongs to another manifest: that one's
-#: digest, and the suffix of its tag where it is the tag that says so.
-SUBJECT: Final = "registry-engine.referrer.subject"
-SUFFIX: Final = "registry-engine.referrer.suffix"
+__all__ = ["Layout"]
 
 _EMPTY: Final = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _LOCK_TIMEOUT: Final = 30.0
@@ -161,7 +159,7 @@ class Layout:
 
         Entries of other tools that have no name, or are no descriptors, are passed over.
         """
-        return _named(self.raw_entries())
+        return named(self.raw_entries())
 
     def set_entry(
         self,
@@ -178,15 +176,14 @@ class Layout:
         """
         cancel.check()
         self._sync_blobs()
-        annotations = {**descriptor.annotations, REF_NAME: name}
-        entry = dataclasses.replace(descriptor, annotations=annotations, data=None).to_json()
+        entry = naming(name, descriptor)
         missing: list[Digest] = []
 
         def change(entries: list[Any]) -> list[Any]:
             missing.extend(one for one in needs if self.size(one) is None)
             if missing:
                 return entries
-            kept, places = _without(entries, name)
+            kept, places = without(entries, name)
             kept.insert(places[0] if places else len(kept), entry)
             return kept
 
@@ -202,7 +199,7 @@ class Layout:
 
         def change(entries: list[Any]) -> list[Any]:
             nonlocal removed
-            kept, places = _without(entries, name)
+            kept, places = without(entries, name)
             removed = bool(places)
             return kept
 
@@ -218,8 +215,8 @@ class Layout:
         none. Durable when it returns. Raises `CancelledError`, and nothing has changed."""
 
         def change(entries: list[Any]) -> list[Any]:
-            gone = choose(_named(entries))
-            return [entry for entry in entries if _name(entry) not in gone]
+            gone = choose(named(entries))
+            return [entry for entry in entries if name_of(entry) not in gone]
 
         self.change(change, cancel)
 
@@ -285,7 +282,7 @@ class Layout:
 
     def companions(self) -> list[Companion]:
         """What belongs to some manifest, in the order of the index."""
-        found = (_companion(entry) for entry in _manifests(self._read(), self._index))
+        found = (companion_of(entry) for entry in _manifests(self._read(), self._index))
         return [one for one in found if one is not None]
 
     def set_companion(self, companion: Companion, cancel: Cancellation) -> None:
@@ -294,16 +291,11 @@ class Layout:
         The tag of one with a suffix is its place: what was there before goes.
         """
         self._sync_blobs()
-        notes = {SUBJECT: str(companion.subject)}
-        if companion.suffix:
-            notes[SUFFIX] = companion.suffix
-        descriptor = companion.descriptor
-        kept = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
-        entry = dataclasses.replace(descriptor, annotations={**kept, **notes}, data=None).to_json()
+        entry = belonging(companion)
 
         def change(entries: list[Any]) -> list[Any]:
-            places = [n for n, one in enumerate(entries) if _same_place(one, companion)]
-            left = [one for one in entries if not _same_place(one, companion)]
+            places = [n for n, one in enumerate(entries) if same_place(one, companion)]
+            left = [one for one in entries if not same_place(one, companion)]
             left.insert(places[0] if places else len(left), entry)
             return left
 
@@ -315,7 +307,7 @@ class Layout:
 
         def change(entries: list[Any]) -> list[Any]:
             nonlocal count
-            left = [one for one in entries if (c := _companion(one)) is None or not gone(c)]
+            left = [one for one in entries if (c := companion_of(one)) is None or not gone(c)]
             count = len(entries) - len(left)
             return left
 
@@ -383,21 +375,6 @@ class Layout:
             sync_directory(self.images)  # also of one who was killed before he came to that
 
 
-def _named(entries: list[Any]) -> list[tuple[str, Descriptor]]:
-    found = []
-    for entry in entries:
-        name = _name(entry)
-        if name is None:
-            continue
-        try:
-            descriptor = Descriptor.from_json(entry)
-        except ManifestError:
-            continue
-        rest = {key: text for key, text in descriptor.annotations.items() if key != REF_NAME}
-        found.append((name, dataclasses.replace(descriptor, annotations=rest)))
-    return found
-
-
 def _digests(
     algorithm: str, entries: Iterator[os.DirEntry[str]]
 ) -> Iterator[tuple[Digest, os.stat_result]]:
@@ -408,44 +385,6 @@ def _digests(
                 yield digest, entry.stat(follow_symlinks=False)
         except (InvalidDigestError, FileNotFoundError):
             continue
-
-
-def _without(entries: list[Any], name: str) -> tuple[list[Any], list[int]]:
-    """The entries that do not have ``name``, and the places of those that do."""
-    places = [place for place, entry in enumerate(entries) if _name(entry) == name]
-    return [entry for entry in entries if _name(entry) != name], places
-
-
-def _name(entry: Any) -> str | None:
-    annotations = entry.get("annotations") if isinstance(entry, dict) else None
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _companion(entry: Any) -> Companion | None:
-    """What an entry says that it belongs to; None for one that says nothing of the kind."""
-    if _name(entry) is not None:
-        return None
-    try:
-        descriptor = Descriptor.from_json(entry)
-        notes = dict(descriptor.annotations)
-        subject = Digest.parse(notes.pop(SUBJECT, ""))
-    except RegistryError:
-        return None
-    suffix = notes.pop(SUFFIX, "")
-    if suffix and suffix not in COSIGN_SUFFIXES:
-        return None
-    descriptor = dataclasses.replace(descriptor, annotations=notes)
-    return Companion(subject=subject, descriptor=descriptor, suffix=suffix)
-
-
-def _same_place(entry: Any, companion: Companion) -> bool:
-    other = _companion(entry)
-    return (
-        other is not None
-        and (other.subject, other.suffix) == (companion.subject, companion.suffix)
-        and (bool(other.suffix) or other.descriptor.digest == companion.descriptor.digest)
-    )
 
 
 def _manifests(document: dict[str, Any], path: Path) -> list[Any]:

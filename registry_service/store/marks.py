@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ..digest import HASHABLE, Digest
-from ..errors import DoesNotExistError, InvalidDigestError, RegistryError, StoreError
+from ..errors import DoesNotExistError, RegistryError, StoreError
 from ..manifest import MANIFEST_LIMIT
 from .disk import disk_error
-from .layout import REF_NAME, SUBJECT, Layout
+from .entries import subject_of
+from .layout import Layout
 
-__all__ = ["Document", "Marks", "subject_of_entry"]
+__all__ = ["Document", "Marks"]
 
 _LEAVES: Final = ("config", "layers", "blobs")
 _SPACE: Final = b" \t\r\n"
@@ -89,11 +90,11 @@ class Marks:
         self._seen = list(entries)
         for entry in entries:
             digest = _digest(entry)
-            subject = subject_of_entry(entry)
+            subject = subject_of(entry)
             if digest is not None and subject is None:
                 self.add(digest)
         for entry in entries:
-            digest, subject = _digest(entry), subject_of_entry(entry)
+            digest, subject = _digest(entry), subject_of(entry)
             if digest is None or subject is None:
                 continue
             if alive(subject):
@@ -193,17 +194,6 @@ class Marks:
         self._referrers.setdefault(subject, set()).add(digest)
         if subject in self.marked:
             self.add(digest)
-
-
-def subject_of_entry(entry: Any) -> Digest | None:
-    """What an entry of the index says that it belongs to."""
-    notes = entry.get("annotations") if isinstance(entry, dict) else None
-    if not isinstance(notes, dict) or REF_NAME in notes or not isinstance(notes.get(SUBJECT), str):
-        return None
-    try:
-        return Digest.parse(notes[SUBJECT])
-    except InvalidDigestError:
-        return None
 
 
 def _looks_like(raw: bytes) -> bool:

@@ -31,9 +31,10 @@ from typing import Any, Final
 from ..cancel import Cancellation
 from ..digest import Digest
 from .disk import disk_error, is_at, sweep, try_lock
+from .entries import subject_of
 from .layout import Layout
 from .leases import pinned
-from .marks import Document, Marks, subject_of_entry
+from .marks import Document, Marks
 
 __all__ = ["Swept", "collect", "sweep_partials"]
 
@@ -132,7 +133,7 @@ class _Sweep:
         """Remove the entries of what belonged to content that is gone."""
 
         def orphan(entry: Any) -> bool:
-            subject = subject_of_entry(entry)
+            subject = subject_of(entry)
             return subject is not None and not (
                 subject in self._marks.marked
                 or subject in self._pins

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support_services import require
 
 from registry_service.archive import Places
 from registry_service.errors import (
     ArchiveError,
     StoreError,
 )
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
 
 # where archives may lie
 
@@ -68,6 +64,43 @@ def test_files_are_written_where_that_is_allowed_and_nowhere_a_link_leads(tmp_pa
     assert list(outside.iterdir()) == []
     with pytest.raises(ArchiveError, match="none are set"):
         Places(writable=()).write(inside / "y", [b"a"])
+
+
+@contextlib.contextmanager
+def seen_elsewhere(shown: Path, at: Path) -> Iterator[Path]:
+    """The root as another process has it, where ``shown`` lies ``at`` that place."""
+    script = 'mount --bind "$1" "$2" && echo ready && exec cat'
+    command = [require("unshare"), "--mount", "--propagation", "private", "sh", "-c", script]
+    with subprocess.Popen(
+        [*command, "sh", shown, at], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            pytest.skip("this user may mount nothing")
+        yield Path(f"/proc/{process.pid}/root")
+        process.communicate()
+
+
+def test_the_mounts_of_another_process_lead_to_nothing(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for directory in (inside, outside):
+        directory.mkdir()
+        (directory / "x.tar").write_text(f"that which is {directory.name}side")
+    places = Places(readable=(inside,), writable=(inside,))
+    with seen_elsewhere(outside, at=inside) as root:
+        there = root / inside.relative_to("/")
+        assert (there / "x.tar").read_text() == "that which is outside"
+        with places.open(there / "x.tar") as file:
+            assert file.read(0, 100) == b"that which is inside"
+        places.write(there / "x.tar", [b"written"], force=True)
+    assert (outside / "x.tar").read_text() == "that which is outside"
+    assert (inside / "x.tar").read_text() == "written"
+
+
+def test_a_name_may_be_as_long_as_names_are(tmp_path: Path) -> None:
+    path = tmp_path / ("界" * 85)
+    Places().write(path, [b"x"])
+    assert path.read_bytes() == b"x"
 
 
 def test_what_is_there_is_replaced_on_request_only(tmp_path: Path) -> None:

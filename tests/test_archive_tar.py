@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_service.archive import tar as tar_module
 from registry_service.archive.tar import (
     MEMBER_LIMIT,
     NAME_LIMIT,
@@ -242,6 +243,38 @@ def test_a_cancel_ends_the_reading() -> None:
     cancel.cancel()
     with pytest.raises(CancelledError):
         Members.read(Held(made(member("a"))), cancel)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"5"])
+def test_a_cancel_ends_the_reading_of_headers_without_members(kind: bytes) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    with pytest.raises(CancelledError):
+        Members.read(Held(member("./", kind).tobuf(tarfile.USTAR_FORMAT) * 3), cancel)
+
+
+def test_headers_without_members_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_module, "_HEADER_LIMIT", 100)
+    block = member("x", b"x").tobuf(tarfile.USTAR_FORMAT)
+    read(block * 99 + made(member("a")))
+    with pytest.raises(ArchiveError, match="more than 100 headers"):
+        read(block * 101)
+
+
+def test_an_extended_header_may_be_of_very_many_records() -> None:
+    records = b"5 a=\n" * 100_000 + b"13 path=long\n"
+    held = member("x", b"x", size=len(records)).tobuf(tarfile.USTAR_FORMAT)
+    held += records + bytes(padding(len(records))) + made(member("short"))
+    assert set(read(held)) == {"long"}
+
+
+@pytest.mark.parametrize(
+    "records", [b"0 a=\n", b"1 a=\n", b"4 a=\n", b"a=\n", b"123456789 a=\n", b" a=\n", b"5 ab\n"]
+)
+def test_a_malformed_record_is_refused(records: bytes) -> None:
+    held = member("x", b"x", size=len(records)).tobuf(tarfile.USTAR_FORMAT)
+    with pytest.raises(ArchiveError, match="malformed"):
+        read(held + records + bytes(padding(len(records))) + made(member("a")))
 
 
 @pytest.mark.parametrize(

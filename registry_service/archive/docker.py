@@ -58,6 +58,7 @@ def read_docker(
     """
     reader = _Reader(file, members, cancel, progress)
     for place, entry in enumerate(_entries(file, members)):
+        cancel.check()
         try:
             reader.add(entry)
         except ArchiveError as error:

@@ -1,16 +1,18 @@
 """Where a process reads and writes archives for others, and how it does so safely.
 
 Whoever may submit a job can name any path, and the process opens it with its own rights. So only
-plain files are opened, and where a file really lies is asked of the kernel once it is open: a
-symbolic link, or a directory that is exchanged meanwhile, leads to nothing that is not allowed.
+plain files are opened, and nothing else is touched. Where a path really leads is asked of the
+kernel, and only that place is gone to, from the root and over no link: neither a symbolic link,
+nor a directory that is exchanged meanwhile, nor what ``/proc`` shows of the mounts of other
+processes leads to anything that is not allowed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +26,8 @@ __all__ = ["Places"]
 
 _USAGE: Final = 2
 _NOT_ALLOWED: Final = 126
-_numbers = itertools.count()  # makes names unique in the process; next() is atomic
+# Finds a file and does nothing to it: some devices act when they are opened.
+_FIND: Final = os.O_PATH | os.O_CLOEXEC
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,31 +41,26 @@ class Places:
     def open(self, path: Path) -> ArchiveFile:
         """The plain file at that absolute path. Raises `ArchiveError`, `StoreError`."""
         _check_path(path)
-        # a fifo must not make who opens it wait, nor a terminal become his own
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
-            fd = os.open(path, flags)
+            with _found(path, path, self.readable, "load_dirs") as found:
+                if not stat.S_ISREG(os.fstat(found).st_mode):
+                    raise ArchiveError(f"{path} is not a plain file", status=_USAGE)
+                # somebody's lease on the file must not make who opens it wait
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+                return ArchiveFile(os.open(f"/proc/self/fd/{found}", flags), path)
         except OSError as error:
             raise disk_error(error, path, "open") from error
-        try:
-            _check_place(fd, path, self.readable, "load_dirs")
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ArchiveError(f"{path} is not a plain file", status=_USAGE)
-            return ArchiveFile(fd, path)
-        except BaseException:
-            os.close(fd)
-            raise
 
     @contextlib.contextmanager
     def directory(self, path: Path) -> Iterator[int]:
         """The open directory that the file at that absolute path lies in, or will lie in."""
         _check_path(path)
         try:
-            fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with _found(path.parent, path, self.writable, "save_dirs") as found:
+                fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
         except OSError as error:
             raise disk_error(error, path.parent, "open the directory") from error
         try:
-            _check_place(fd, path, self.writable, "save_dirs")
             yield fd
         finally:
             os.close(fd)
@@ -80,7 +78,7 @@ class Places:
         """
         with self.directory(path) as directory:
             _check_free(directory, path, force)
-            beside = f".{path.name[:200]}.{os.getpid()}-{next(_numbers)}.partial"
+            beside = f".{path.name[:32]}.{secrets.token_hex(8)}.partial"
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 fd = os.open(beside, flags, FILE_MODE, dir_fd=directory)
@@ -105,19 +103,43 @@ def _check_path(path: Path) -> None:
         )
 
 
-def _check_place(fd: int, path: Path, allowed: tuple[Path, ...], key: str) -> None:
-    if Path("/") in allowed:
-        return
-    there = Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115 - no path, a question
-    if any(there.is_relative_to(place.resolve()) for place in allowed):
-        return
-    named = ", ".join(map(str, allowed)) or "none are set"
-    raise ArchiveError(
-        f"{path} does not lie where the engine may do that for its clients "
-        f"({key} of its configuration: {named})",
-        code="not-allowed",
-        status=_NOT_ALLOWED,
-    )
+@contextlib.contextmanager
+def _found(where: Path, path: Path, allowed: tuple[Path, ...], key: str) -> Iterator[int]:
+    """What lies ``where``, found and not opened, if it lies in a place that is ``allowed``.
+
+    Raises OSError, and `ArchiveError` for ``path``, which the client named.
+    """
+    fd = os.open(where, _FIND)
+    try:
+        if Path("/") not in allowed:
+            there = Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115 - no path, a question
+            if not any(there.is_relative_to(place.resolve()) for place in allowed):
+                named = ", ".join(map(str, allowed)) or "none are set"
+                raise ArchiveError(
+                    f"{path} does not lie where the engine may do that for its clients "
+                    f"({key} of its configuration: {named})",
+                    code="not-allowed",
+                    status=_NOT_ALLOWED,
+                )
+            reached = _reached(there)
+            os.close(fd)
+            fd = reached
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _reached(there: Path) -> int:
+    """What lies at that place, over no link. In the mounts of another process, to which paths of
+    ``/proc`` lead, the same place may be something else altogether."""
+    fd = os.open("/", _FIND)
+    for part in there.parts[1:]:
+        try:
+            below = os.open(part, _FIND | os.O_NOFOLLOW, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
 
 
 def _check_free(directory: int, path: Path, force: bool) -> None:

@@ -23,6 +23,7 @@ BLOCK: Final = 512
 NAME_LIMIT: Final = 512
 MEMBER_LIMIT: Final = 65_536
 
+_HEADER_LIMIT: Final = 4 * MEMBER_LIMIT  # a name, a link and a size may come before a member
 _EXTENSION_LIMIT: Final = 1024 * 1024
 _HOPS: Final = 8  # links that lead to links
 _ZEROS: Final = bytes(BLOCK)
@@ -67,8 +68,7 @@ class Members(Mapping[str, Member]):
     def read(cls, source: Bytes, cancel: Cancellation) -> Members:
         """The table of an archive. Raises `ArchiveError`, which names the member."""
         found: dict[str, Member] = {}
-        for member in _members(source):
-            cancel.check()
+        for member in _members(source, cancel):
             before = found.get(member.name)
             if before is not None and (before.kind, member.kind) != (Kind.DIRECTORY,) * 2:
                 raise ArchiveError(f"{_shown(member.name)} is in the archive twice")
@@ -126,11 +126,12 @@ def normal(name: str, base: str = "") -> str:
 # reading
 
 
-def _members(source: Bytes) -> Iterator[Member]:
+def _members(source: Bytes, cancel: Cancellation) -> Iterator[Member]:
     """The members that come to stand in the table, in the archive's order."""
     offset = 0
     extended: dict[str, str] = {}
-    while True:
+    for _ in range(_HEADER_LIMIT + 1):  # the last for the end
+        cancel.check()
         block = source.read(offset, BLOCK)
         if not block or block == _ZEROS:
             return
@@ -155,6 +156,7 @@ def _members(source: Bytes) -> Iterator[Member]:
         if member.name:
             yield member
         offset = data + member.size + padding(member.size)
+    raise ArchiveError(f"the archive has more than {_HEADER_LIMIT} headers")
 
 
 def _member(block: bytes, kind: bytes, data: int, size: int, extended: dict[str, str]) -> Member:
@@ -201,11 +203,13 @@ def _extension(source: Bytes, kind: bytes, offset: int, size: int) -> dict[str, 
     if kind in b"LK":
         return {"path" if kind == b"L" else "linkpath": _text(content)}
     found = {}
-    while content and content.strip(b"\0"):
-        length, _, _ = content.partition(b" ")
-        count = _decimal(length[:8].decode("ascii", "replace"))
-        record, content = content[len(length) + 1 : count], content[count:]
-        key, equals, value = record.partition(b"=")
+    content = content.rstrip(b"\0")
+    at = 0  # a header may be of very many records: what comes after one is not copied
+    while at < len(content):
+        blank = content.find(b" ", at, at + 9)
+        count = _decimal(content[at : max(blank, at)].decode("ascii", "replace"))
+        key, equals, value = content[blank + 1 : at + count].partition(b"=")
+        at += count
         if not equals or not value.endswith(b"\n"):
             raise ArchiveError(f"an extended header at byte {offset} is malformed")
         if key.startswith(b"GNU.sparse"):

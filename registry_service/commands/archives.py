@@ -115,7 +115,7 @@ def _replacing(name: str) -> Iterator[_Output]:
         target = Path(name).resolve()
         if target.exists() and not target.is_file():
             raise click.UsageError(f"-o: {name} is there, and is not a plain file")
-        beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+        beside = target.with_name(f".{target.name[:32]}.{os.urandom(8).hex()}.partial")
         raw = io.FileIO(beside, "x")
     except (OSError, ValueError, RuntimeError) as error:  # a NUL; links in a circle
         reason = getattr(error, "strerror", None) or error

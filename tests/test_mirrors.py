@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from support_hosts import HERE, HostBench, section, told
 from support_real import docker_registry, skopeo
 
 from engine import State, Status
+from registry_service.digest import Digest
 from registry_service.testing import Registry
 from registry_service.testing.images import Image, push_image, random_image
 
@@ -277,6 +279,68 @@ def test_tags_and_pushes_go_to_the_origin(
         assert not gets(mirror, "/tags/")
 
 
+# what is shown
+
+
+def test_inspect_asks_the_mirror_and_for_what_that_lacks_the_origin(
+    tmp_path: Path, origin: Registry, mirror: Registry
+) -> None:
+    image = image_at(origin, mirror)
+    reference = f"{origin.host}/test/app:1"
+    with HostBench(tmp_path, before(origin, mirror)) as bench:
+        (row,) = bench.run("inspect", reference)
+        assert (row["reference"], row["digest"]) == (reference, image.digest)
+        assert row["config"] == json.loads(image.config)
+        assert origin.requests == []
+        config = str(Digest.of(image.config))
+        mirror.delete_blob("test/app", config)
+        assert bench.run("inspect", reference) == [row]
+        assert blobs_of(origin) == {config}
+        mirror.add_fault("status:code=500,path=/test/app/")
+        assert bench.run("inspect", reference) == [row]
+
+
+def test_inspect_leaves_a_dead_mirror_alone_and_an_origin_that_is_not_to_be_asked(
+    tmp_path: Path, origin: Registry, mirror: Registry
+) -> None:
+    image_at(origin, mirror)
+    dead = f"127.0.0.1:{closed_port()}"
+    with HostBench(tmp_path, before(origin, dead, mirror, last=False)) as bench:
+        first = bench.done(bench.job("inspect", f"{origin.host}/test/app:1"))
+        assert any("it is left alone for 15 s" in one for one in told(first))
+        second = bench.done(bench.job("inspect", f"{origin.host}/test/app:1"))
+        assert not [one for one in told(second) if one.startswith("warning")]
+        assert "does not exist" in bench.fail("inspect", f"{origin.host}/test/nothing:1")
+    assert origin.requests == []
+
+
+def test_tags_of_an_origin_that_does_not_answer_are_the_mirror_s(
+    tmp_path: Path, mirror: Registry
+) -> None:
+    image_at(mirror, repository="cache/test/app")
+    dead = f"127.0.0.1:{closed_port()}"
+    with HostBench(tmp_path, section(dead, mirrors=[f"{mirror.host}/cache"])) as bench:
+        assert bench.run("tags", f"{dead}/test/app") == [
+            {"repository": f"{dead}/test/app", "tag": "1"}
+        ]
+        # neither has it: what the origin said is told
+        assert f"{dead}: " in bench.fail("tags", f"{dead}/test/nothing")
+
+
+def test_tags_do_not_reach_an_origin_that_is_not_to_be_asked(
+    tmp_path: Path, origin: Registry
+) -> None:
+    with Registry(page_size=1) as mirror:
+        image = image_at(origin, mirror)
+        push_image(mirror, "test/app", "2", image)
+        with HostBench(tmp_path, before(origin, mirror, last=False)) as bench:
+            rows = bench.run("tags", f"{origin.host}/test/app")
+            assert [row["tag"] for row in rows] == ["1", "2"]
+            bench.run("pull", f"{origin.host}/test/app", allTags="true")
+            assert "does not exist" in bench.fail("tags", f"{origin.host}/test/nothing")
+    assert origin.requests == []
+
+
 # who gets to see what
 
 
@@ -413,8 +477,10 @@ def test_debian_s_registry_as_a_pull_through_mirror(tmp_path: Path, origin: Regi
             rows = bench.run("pull", f"{origin.host}/test/app:1")
             assert rows[-1]["digest"] == image.digest
             assert bench.broken() == []
+            (shown,) = bench.run("inspect", f"{origin.host}/test/app:1", remote=True)
+            assert (shown["digest"], shown["source"]) == (image.digest, "registry")
+            assert [row["tag"] for row in bench.run("tags", f"{origin.host}/test/app")] == ["1"]
             agents = {one.headers.get("user-agent", "") for one in origin.requests}
             assert not any("registry-engine" in agent for agent in agents)
             layout = bench.state / "images"
-            shown = skopeo("inspect", f"oci:{layout}:{origin.host}/test/app:1")
-            assert image.digest in shown
+            assert image.digest in skopeo("inspect", f"oci:{layout}:{origin.host}/test/app:1")

@@ -138,7 +138,7 @@ class Registries:
     def reader(
         self, host: str, access: Access, *, cancel: Cancellation, observer: Observer
     ) -> ImageReader:
-        """What images of the registry at ``host`` are pulled from: its mirrors, where it has
+        """What images of the registry at ``host`` are read from: its mirrors, where it has
         some, and itself, where that may be asked.
 
         A mirror gets the credentials that the configuration gives for its own host, and nothing
@@ -154,9 +154,7 @@ class Registries:
         places = [self._mirror(mirror, cancel, observer) for mirror in rules.mirrors]
         if rules.origin == "last":
             places.append(Place(host, origin, mirror=False))
-        return Mirrored(
-            places, self._breakers, tags=lambda name: origin().tags(name), observer=observer
-        )
+        return Mirrored(places, self._breakers, observer=observer)
 
     def _mirror(self, mirror: Mirror, cancel: Cancellation, observer: Observer) -> Place:
         def connect() -> V2Client:

@@ -16,7 +16,7 @@ from ..observe import Observer
 from ..platform import Platform
 from ..reference import Reference
 from ..schema1 import ManifestData
-from ..session.v2 import V2Client
+from ..session.reader import ImageReader
 from ..store import Store
 from .cells import ROOM, weight
 from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
@@ -133,7 +133,7 @@ class _Reader:
 class _Remote(_Reader):
     source = "registry"
 
-    def __init__(self, client: V2Client, repository: str) -> None:
+    def __init__(self, client: ImageReader, repository: str) -> None:
         self._client = client
         self._repository = repository
 
@@ -154,14 +154,15 @@ def inspect(
     reference: Reference,
     *,
     store: Store,
-    connect: Callable[[], V2Client],
+    connect: Callable[[], ImageReader],
     remote: bool = False,
     platform: str = ALL,
     observer: Observer | None = None,
 ) -> Iterator[Inspection]:
     """What an image is: its own manifest first, then, for an index, those of its platforms.
 
-    The store is asked first; where it has no such image, or with ``remote``, the registry.
+    The store is asked first; where it has no such image, or with ``remote``, the registry or
+    its mirrors.
     Of an index in the store, what was not pulled has no configuration. What is too much for
     a row is left out, and ``observer`` is told why.
     """

@@ -157,7 +157,7 @@ class Call:
         )
 
     def reader(self, reference: Reference) -> ImageReader:
-        """What that reference is pulled from: its registry, or the mirrors of that."""
+        """What that reference is read from: its registry, or the mirrors of that."""
         return self.registries.reader(
             reference.host, self.access, cancel=self.cancel, observer=self.observer
         )

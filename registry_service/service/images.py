@@ -36,7 +36,7 @@ def inspect(call: Call) -> Status:
     for one in listing.inspect(
         reference,
         store=call.store,
-        connect=lambda: call.client(reference),
+        connect=lambda: call.reader(reference),
         remote=call.job.env.get_bool("remote"),
         platform=call.platform or ALL,
         observer=call.observer,

@@ -57,7 +57,7 @@ def search(call: Call) -> Status:
 def tags(call: Call) -> Status:
     """One row for each tag, in the registry's order."""
     reference = call.repository()
-    for name in call.client(reference).tags(reference.repository):
+    for name in call.reader(reference).tags(reference.repository):
         call.job.row(reference.name, name)
     return Status.OK
 

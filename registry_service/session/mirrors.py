@@ -8,6 +8,7 @@ alone; one that does not answer is left alone for a while by all jobs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
@@ -108,8 +109,8 @@ class _Search:
 class Mirrored:
     """An `ImageReader` over several places, for one operation; thread-safe.
 
-    ``places`` are in order, the origin last, if it is among them. ``tags`` is the origin's list.
-    One lock guards how far each blob's search has come.
+    ``places`` are in order, the origin last, if it is among them. One lock guards how far each
+    blob's search has come.
     """
 
     def __init__(
@@ -117,20 +118,25 @@ class Mirrored:
         places: Sequence[Place],
         breakers: Breakers,
         *,
-        tags: Callable[[str], Iterator[str]],
         observer: Observer | None = None,
     ) -> None:
         if not places:
             raise ValueError("there is no place to ask")
         self._places = tuple(places)
         self._breakers = breakers
-        self._tags = tags
         self._observer = observer or Observer()
         self._lock = threading.Lock()
         self._searches: dict[tuple[str, Digest], _Search] = {}
 
     def tags(self, repository: str, /) -> Iterator[str]:
-        return self._tags(repository)
+        """As `referrers`. Who gives the first tag gives all of them."""
+
+        def ask(place: Place) -> Iterator[str]:
+            found = place.client.tags(place.rename(repository))
+            first = list(itertools.islice(found, 1))
+            return itertools.chain(first, found)
+
+        return self._first(f"tags of {repository}", ask, self._origin_first())
 
     def referrers(
         self, repository: str, subject: Digest, artifact_type: str = "", /
@@ -140,9 +146,11 @@ class Mirrored:
         def ask(place: Place) -> list[Descriptor]:
             return list(place.client.referrers(place.rename(repository), subject, artifact_type))
 
+        return iter(self._first(f"referrers of {subject}", ask, self._origin_first()))
+
+    def _origin_first(self) -> list[int]:
         numbers = range(len(self._places))
-        order = sorted(numbers, key=lambda number: self._places[number].mirror)
-        return iter(self._first(f"referrers of {subject}", ask, order))
+        return sorted(numbers, key=lambda number: self._places[number].mirror)
 
     def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest:
         """Of the first place that gives it. It is verified as that of one registry is."""
@@ -159,6 +167,14 @@ class Mirrored:
             return place.client.get_document(place.rename(repository), descriptor)
 
         return self._first(f"manifest {descriptor.digest}", ask)
+
+    def read_blob(self, repository: str, descriptor: Descriptor, /, *, limit: int) -> bytes:
+        """A small blob, of the first place that gives it, verified."""
+
+        def ask(place: Place) -> bytes:
+            return place.client.read_blob(place.rename(repository), descriptor, limit=limit)
+
+        return self._first(f"blob {descriptor.digest}", ask)
 
     def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None:
         """Of the first place that has it; None where none does."""
@@ -327,9 +343,9 @@ def _asked(failures: Sequence[tuple[Place, RegistryError]]) -> list[Place]:
 
 def _failure(what: str, failures: Sequence[tuple[Place, RegistryError]]) -> RegistryError:
     """The origin's own error where it was asked; else, of several mirrors, one that names all."""
-    place, error = failures[-1]
-    if not place.mirror or len(failures) == 1:
-        return error
+    for place, error in failures:
+        if not place.mirror or len(failures) == 1:
+            return error
     told = "; ".join(f"{one.name}: {why}" for one, why in failures)
     if all(isinstance(why, DoesNotExistError) for _, why in failures):
         return DoesNotExistError(f"{what}, at every mirror, ")

@@ -1,4 +1,4 @@
-"""What a pull asks of wherever its image is: one registry, or mirrors before it."""
+"""What is asked of wherever an image is: one registry, or mirrors before it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class ImageReader(Protocol):
     def get_manifest(self, repository: str, reference: str | Digest, /) -> Manifest: ...
 
     def get_document(self, repository: str, descriptor: Descriptor, /) -> bytes: ...
+
+    def read_blob(self, repository: str, descriptor: Descriptor, /, *, limit: int) -> bytes: ...
 
     def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None: ...
 

@@ -76,8 +76,15 @@ class Daemon:
 
     def resident(self) -> int:
         """The daemon's resident memory, in bytes."""
+        return self._memory("VmRSS")
+
+    def peak(self) -> int:
+        """The most that it was so far."""
+        return self._memory("VmHWM")
+
+    def _memory(self, key: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        (line,) = (line for line in status.splitlines() if line.startswith(f"{key}:"))
         return int(line.split()[1]) * 1024
 
 

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from .descriptor import Descriptor
 from .digest import Digest
-from .errors import ManifestError
+from .errors import InvalidDigestError, ManifestError
 from .manifest import OCI_INDEX, Manifest
 
 __all__ = [
     "COSIGN_SUFFIXES",
     "Companion",
+    "cosign_subject",
     "cosign_tag",
     "describe",
     "fallback_tag",
@@ -85,6 +86,22 @@ def is_list(tag: str, descriptor: Descriptor) -> bool:
 def cosign_tag(subject: Digest, suffix: str) -> str:
     """The tag of cosign's for ``suffix``, one of `COSIGN_SUFFIXES`."""
     return f"{_tag_text(subject.algorithm)}-{_tag_text(subject.hex)}.{suffix}"
+
+
+def cosign_subject(tag: str) -> tuple[Digest, str] | None:
+    """What a tag of cosign's belongs to, and its suffix; None for every other tag.
+
+    >>> cosign_subject(cosign_tag(Digest.of(b""), "sig")) == (Digest.of(b""), "sig")
+    True
+    """
+    name, _, suffix = tag.rpartition(".")
+    algorithm, _, encoded = name.partition("-")
+    if suffix not in COSIGN_SUFFIXES:
+        return None
+    try:
+        return Digest(algorithm=algorithm, hex=encoded), suffix
+    except InvalidDigestError:
+        return None
 
 
 def describe(manifest: Manifest) -> Descriptor:

@@ -14,6 +14,7 @@ from ..digest import Digest
 from ..errors import ArchiveError, DigestMismatchError, DoesNotExistError
 from ..manifest import MANIFEST_LIMIT
 from ..reference import Reference
+from ..referrers import Companion
 from ..store import BlobStream, Source
 from .file import ArchiveFile
 from .tar import Member
@@ -39,7 +40,8 @@ class Archive:
     """An open archive: `Content` by digest, and a `Source` for the store. Thread-safe.
 
     ``made`` are documents that the archive does not have as files, such as the manifests that
-    a docker-archive leaves to its readers; ``places`` says where a digest's content lies.
+    a docker-archive leaves to its readers; ``places`` says where a digest's content lies;
+    ``companions`` are what belongs to one of its manifests, and no image of its own.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Archive:
         images: Sequence[ArchivedImage],
         places: Mapping[Digest, Member],
         made: Mapping[Digest, bytes] | None = None,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self.images = tuple(images)
         self._file = file
         self._places = places
         self._made = made or {}
+        self._companions = tuple(companions)
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +75,9 @@ class Archive:
 
     def close(self) -> None:
         self._file.close()
+
+    def companions(self) -> Sequence[Companion]:
+        return self._companions
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the content is here; with ``size``, and has that many bytes."""

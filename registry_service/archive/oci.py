@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import ArchiveError, InvalidDigestError, InvalidReferenceError, ManifestError
+from ..errors import (
+    ArchiveError,
+    InvalidDigestError,
+    InvalidReferenceError,
+    ManifestError,
+    RegistryError,
+)
 from ..manifest import MANIFEST_LIMIT, MANIFEST_TYPES, OCI_INDEX, Manifest
 from ..reference import Reference
+from ..referrers import Companion, cosign_subject
 from ..store import REF_NAME
 from .content import Archive, ArchivedImage, read_document
 from .file import ArchiveFile
@@ -40,7 +48,38 @@ def read_layout(file: ArchiveFile, members: Members) -> Archive:
         entries = Manifest.parse(raw, OCI_INDEX).manifests
     except ManifestError as error:
         raise ArchiveError(f"{file.path}: {INDEX}: {error}") from None
-    return Archive(file, _images(entries), _blobs(members))
+    places = _blobs(members)
+    images, companions = [], []
+    for image in _images(entries):
+        found = None if image.names else _companion(file, image, places)
+        if found is None:
+            images.append(image)
+        else:
+            companions.append(found)
+    return Archive(file, images, places, companions=companions)
+
+
+def _companion(
+    file: ArchiveFile, image: ArchivedImage, places: Mapping[Digest, Member]
+) -> Companion | None:
+    """What an entry without an image's name is, where it belongs to another manifest of the
+    archive: one that names its subject, or one under the tag that cosign gives it."""
+    descriptor = image.descriptor
+    for label in image.labels:
+        known = cosign_subject(label)
+        if known is not None and known[0] in places:
+            return Companion(subject=known[0], descriptor=descriptor, suffix=known[1])
+    member = places.get(descriptor.digest)
+    if image.labels or member is None:
+        return None
+    try:
+        raw = read_document(file, member, MANIFEST_LIMIT)
+        subject = Manifest.parse(raw, descriptor.media_type, descriptor.digest).subject
+    except RegistryError as error:
+        raise ArchiveError(f"{file.path}: {member.name}: {error}") from None
+    if subject is None or subject.digest not in places:
+        return None
+    return Companion(subject=subject.digest, descriptor=descriptor)
 
 
 def _check_version(file: ArchiveFile, members: Members) -> None:

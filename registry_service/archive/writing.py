@@ -22,6 +22,7 @@ from ..errors import ArchiveError, DigestMismatchError
 from ..manifest import OCI_INDEX, OCI_MANIFEST, Manifest
 from ..observe import Observer
 from ..reference import Reference
+from ..referrers import Companion
 from ..store import REF_NAME, Content
 from .compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 from .docker import CONFIG_LIMIT, MANIFEST, OCI_CONFIG, OCI_LAYER, diff_ids, made
@@ -43,12 +44,14 @@ class Form(enum.Enum):
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Picked:
     """An image that goes into an archive, with its manifest, which need not be in the store:
-    it may be an index of chosen platforms. ``parts`` are all that it is made of, itself too."""
+    it may be an index of chosen platforms. ``parts`` are all that it is made of, itself too,
+    and what ``companions`` are made of, which go into an OCI archive along with it."""
 
     name: Reference
     descriptor: Descriptor
     manifest: Manifest
     parts: tuple[Descriptor, ...]
+    companions: tuple[Companion, ...] = ()
 
 
 #: Gives the bytes of one member, from its start.
@@ -139,19 +142,30 @@ class _Planner:
             for part in image.parts:
                 self.blob(part)
             self.text(blob_name(image.manifest.digest), image.manifest.raw)
-        self.layout([(image.descriptor, image.name) for image in images])
+        self.layout(
+            [(image.descriptor, image.name) for image in images],
+            [one for image in images for one in image.companions],
+        )
 
     def blob(self, part: Descriptor) -> None:
         opener = partial(self.stored, part.digest, part.size)
         self.entries[blob_name(part.digest)] = _Entry(size=part.size, opener=opener)
 
-    def layout(self, entries: Sequence[tuple[Descriptor, Reference]]) -> None:
+    def layout(
+        self, entries: Sequence[tuple[Descriptor, Reference]], companions: Sequence[Companion] = ()
+    ) -> None:
+        """What belongs to an image has no name: its subject says what it is, to those who know
+        referrers, or cosign's tag, which no other tool takes for an image's name."""
         self.document(LAYOUT, {"imageLayoutVersion": "1.0.0"})
         manifests = []
         for entry, name in entries:
             known = _name_of(name, entry)
             notes = {} if known is None else {IMAGE_NAME: str(known), REF_NAME: str(known)}
             plain = dataclasses.replace(entry, platform=None, data=None, annotations=notes)
+            manifests.append(plain.to_json())
+        for one in {(each.descriptor.digest, each.locator): each for each in companions}.values():
+            notes = {REF_NAME: one.locator} if one.suffix else {}
+            plain = dataclasses.replace(one.descriptor, platform=None, data=None, annotations=notes)
             manifests.append(plain.to_json())
         self.document(INDEX, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
 

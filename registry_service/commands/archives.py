@@ -13,7 +13,7 @@ import click
 from engine.cli.options import submit_options
 from engine.cli.session import Session, SubmitOptions
 
-from .options import PLATFORM
+from .options import PLATFORM, REFERRERS
 
 __all__ = ["load", "read_archive", "save"]
 
@@ -35,6 +35,7 @@ __all__ = ["load", "read_archive", "save"]
     "[default: docker]",
 )
 @PLATFORM
+@REFERRERS
 @click.option("--path", metavar="PATH", help="Let the engine write the file, where it may.")
 @click.option("--force", is_flag=True, help="With --path: replace what is there.")
 @submit_options
@@ -45,12 +46,18 @@ def save(
     file: str | None,
     form: str | None,
     platform: str | None,
+    referrers: bool,
     path: str | None,
     force: bool,
     submit: SubmitOptions,
 ) -> int:
     """Write each IMAGE of the store into one archive."""
-    env = {"format": form, "platform": platform, "force": force or None}
+    env = {
+        "format": form,
+        "platform": platform,
+        "referrers": referrers or None,
+        "force": force or None,
+    }
     if path is not None:
         if file is not None:
             raise click.UsageError("-o and --path: one file is written, by one of the two")

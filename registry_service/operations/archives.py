@@ -26,6 +26,7 @@ from ..platform import Platform
 from ..reference import Reference
 from ..session.v2 import V2Client
 from ..store import Lease, Store, Transfer
+from .companions import stored_companions
 from .content import ALL, Node, check_platform, find, platforms, tree
 from .keeping import Keeping, claim_of_file, pin_tree
 from .push import push
@@ -72,6 +73,7 @@ def save(
     form: Form,
     store: Store,
     platform: str = "",
+    referrers: bool = False,
     lease: Lease,
     cancel: Cancellation,
     observer: Observer,
@@ -80,9 +82,15 @@ def save(
 
     A docker-archive has of an index the image of ``platform``, or of this machine's. An OCI
     archive keeps an index, with those of its platforms that the store has; ``platform`` saves
-    one image in its place, of several an index of those. Raises `StoreError`, `PlatformError`,
+    one image in its place, of several an index of those. With ``referrers``, what belongs to
+    what is saved goes along, in an OCI archive. Raises `StoreError`, `PlatformError`,
     `ArchiveError`, `DigestMismatchError`.
     """
+    if form is Form.DOCKER and referrers:
+        raise ArchiveError(
+            "a docker-archive has no place for what belongs to an image; the format 'oci' has one",
+            status=_USAGE,
+        )
     if form is Form.DOCKER and (platform == ALL or "," in platform):
         raise ArchiveError(
             "a docker-archive has one platform of an image; the format 'oci' has all of them",
@@ -97,7 +105,10 @@ def save(
         if form is Form.DOCKER or platform not in ("", ALL):
             node = _chosen(reference, top, platform)
             _check_platform(store, reference, node, platform)
-        picked.append(_pick(reference, node, observer))
+        one = _pick(reference, node, observer)
+        if referrers:
+            one = _accompanied(one, store, lease, node, cancel)
+        picked.append(one)
     return plan(picked, form, content=store, cancel=cancel, observer=observer)
 
 
@@ -144,6 +155,21 @@ def _pick(reference: Reference, node: Node, observer: Observer) -> Picked:
     return Picked(name=reference, descriptor=node.descriptor, manifest=node.manifest, parts=parts)
 
 
+def _accompanied(
+    picked: Picked, store: Store, lease: Lease, node: Node, cancel: Cancellation
+) -> Picked:
+    """The same with what belongs to it, which is pinned too."""
+    found = stored_companions(store, node, cancel)
+    parts = list(picked.parts)
+    for companion, part in found:
+        whole = _whole(part, f"the store: {companion.locator}, which belongs to {picked.name},")
+        pin_tree(lease, picked.name, whole, cancel)
+        parts += [one.descriptor for one in whole.walk()]
+    return dataclasses.replace(
+        picked, parts=tuple(parts), companions=tuple(one for one, _ in found)
+    )
+
+
 def _whole(node: Node, where: str) -> Node:
     """What is there in full: an index may lack some of its parts, everything else none."""
     if node.complete:
@@ -173,7 +199,8 @@ def load(
     """Keep every image of an archive in the store, under the names that it has there.
 
     ``name`` is for the one image of an archive, in the place of its own names. No name is
-    written before everything is there, verified. Raises `ArchiveError`, `DigestMismatchError`,
+    written before everything is there, verified. What belongs to an image, such as a signature,
+    is kept with it. Raises `ArchiveError`, `DigestMismatchError`,
     `StoreError`.
     """
     with open_archive(
@@ -239,11 +266,18 @@ class _Load:
         self._source = ArchiveSource(archive)
         self._archive = archive
         self._node = _whole(tree(archive, image.descriptor), str(archive.path))
+        self._companions = [
+            (one, _whole(node, f"{archive.path}: {one.locator}"))
+            for one, node in stored_companions(archive, self._node, cancel)
+        ]
         self._states: dict[Digest, str] = {}
 
     def content(self) -> None:
         """Everything but the names; parts before what they are part of."""
         nodes = list(self._node.walk())
+        for _, part in self._companions:
+            nodes += part.walk()
+        nodes = list({one.descriptor.digest: one for one in nodes}.values())
         self._blobs([one.descriptor for one in nodes if one.manifest is None])
         for one in nodes:
             if one.manifest is None:
@@ -255,7 +289,9 @@ class _Load:
             self._settle(one.descriptor, "exists" if had else "loaded")
 
     def name(self) -> None:
-        """The names, last; the image's own row with each."""
+        """What belongs to the image, and the names, last; the image's own row with each."""
+        for companion, _ in self._companions:
+            self._store.keep_companion(companion, cancel=self._cancel)
         for name in self._image.names:
             self._keeping.name(name, self._image.descriptor, self._ensure, self._cancel)
             self._tell(name, self._image.descriptor, self._states[self._image.descriptor.digest])
@@ -311,6 +347,7 @@ def push_archive(
     platform: str = "",
     format: Format | None = None,
     foreign: bool = False,
+    referrers: bool = False,
     places: Places | None = None,
     cancel: Cancellation,
     observer: Observer,
@@ -336,6 +373,7 @@ def push_archive(
             platform=platform,
             format=format,
             foreign=foreign,
+            referrers=referrers,
             cancel=cancel,
             observer=observer,
             archived=(archive, image.descriptor),

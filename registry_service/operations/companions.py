@@ -21,7 +21,7 @@ from ..observe import Observer
 from ..referrers import COSIGN_SUFFIXES, Companion, cosign_tag
 from ..session.reader import ImageReader
 from ..session.v2 import V2Client
-from ..store import Store
+from ..store import Content, Store
 from .content import Node, is_manifest, read_manifest, tree
 
 __all__ = ["fetch_companions", "is_listed", "remote_companions", "stored_companions"]
@@ -99,9 +99,9 @@ def remote_companions(
 
 
 def stored_companions(
-    store: Store, node: Node, cancel: Cancellation
+    store: Content, node: Node, cancel: Cancellation
 ) -> list[tuple[Companion, Node]]:
-    """What the store has that belongs to an image of its own, as trees."""
+    """What the store, or an archive, has that belongs to an image of its own, as trees."""
     known: dict[Digest, list[Companion]] = collections.defaultdict(list)
     for companion in store.companions():
         known[companion.subject].append(companion)

@@ -52,8 +52,8 @@ def push(
     An index goes whole, with every part; ``platform`` sends the image of one platform in its
     place, of several an index of those. ``format`` sends it in Docker's or in OCI's, whatever
     the store has. Layers that come from elsewhere, by their URLs, are sent only with
-    ``foreign``. With ``referrers``, what the store has that belongs to what is sent goes along,
-    ahead of the image's name. What is not complete in the store fails before anything is sent.
+    ``foreign``. With ``referrers``, what is there that belongs to what is sent goes along, ahead
+    of the image's name. What is not complete in the store fails before anything is sent.
 
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
@@ -70,12 +70,13 @@ def push(
             pin_tree(lease, reference, whole, cancel)
         if format is not None:
             node = formatted(reference, node, format, cancel=cancel, observer=observer)
-        companions = stored_companions(store, node, cancel) if referrers else []
+        companions = stored_companions(content, node, cancel) if referrers else []
         if not foreign:
             companions = [(one, without_foreign(part)) for one, part in companions]
         for _, part in companions:
             _check_complete(reference, part)
-            pin_tree(lease, reference, part, cancel)
+            if archived is None:
+                pin_tree(lease, reference, part, cancel)
         inner = Cancellation()
         remove = cancel.on_cancel(inner.cancel)
         try:

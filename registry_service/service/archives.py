@@ -11,7 +11,7 @@ from engine.errors import EnvError
 from ..archive import Form
 from ..operations import archives
 from ..reference import Reference
-from .call import DESCRIPTORS, PLATFORM, Call, Entry
+from .call import DESCRIPTORS, PLATFORM, REFERRERS, Call, Entry
 
 __all__ = ["JOBS", "load", "save"]
 
@@ -35,6 +35,7 @@ def save(call: Call) -> Status:
             form=form,
             store=call.store,
             platform=call.platform,
+            referrers=env.get_bool("referrers"),
             lease=lease,
             cancel=call.cancel,
             observer=call.observer,
@@ -82,6 +83,7 @@ JOBS: Final = (
                     "or 'oci', which keeps every byte and all platforms.",
                 ),
                 PLATFORM,
+                REFERRERS,
                 Option(
                     name="path",
                     help="A file that the engine writes itself, under its save_dirs.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from engine import Argument, JobSpec, Option, OptionType, Status
-from engine.errors import EnvError
 
 from ..operations.archives import ArchivePath, push_archive
 from ..operations.pull import pull as pull_image
@@ -41,8 +40,6 @@ def push(call: Call) -> Status:
     reference = Reference.parse(call.job.args[0])
     source = call.job.env.get("from")
     if source:
-        if call.job.env.get_bool("referrers"):
-            raise EnvError("referrers", "they are in the store, and not in an archive")
         push_archive(
             ArchivePath.parse(source),
             reference,
@@ -51,6 +48,7 @@ def push(call: Call) -> Status:
             platform=call.platform,
             format=wanted_format(call),
             foreign=call.job.env.get_bool("foreign"),
+            referrers=call.job.env.get_bool("referrers"),
             places=call.shared.places,
             cancel=call.cancel,
             observer=call.observer,

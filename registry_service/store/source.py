@@ -7,11 +7,13 @@ in common with whatever else keeps content by its digest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
+from ..referrers import Companion
 
 __all__ = ["BlobStream", "Content", "Readable", "Source"]
 
@@ -35,6 +37,9 @@ class Content(Protocol):
     def read(self, digest: Digest, limit: int = ...) -> bytes:
         """The content of a document, verified. Raises `DoesNotExistError`, and an error for
         more than ``limit`` bytes or other bytes than the digest says."""
+
+    def companions(self) -> Sequence[Companion]:
+        """What is kept because it belongs to a manifest, such as signatures."""
 
 
 class BlobStream(Protocol):

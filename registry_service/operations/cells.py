@@ -7,9 +7,10 @@ An image may carry any JSON; a row goes to a client that takes no more than the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["ROOM", "weight"]
+__all__ = ["ROOM", "too_heavy", "weight"]
 
 #: Bytes of JSON cells in a row: 1 MiB, and 16 KiB of them for the cells that are no JSON.
 ROOM: Final = (1024 - 16) * 1024
@@ -19,6 +20,22 @@ _LONGEST: Final = 65_536
 _INTEGERS: Final = range(-(2**63), 2**64)
 _LENGTH: Final = 5  # bytes that say what follows and how long it is, at the most
 _NUMBER: Final = 9
+
+
+def too_heavy(values: Mapping[str, Any]) -> dict[str, str]:
+    """Which of the values, in their order, do not fit into one row with those before, and why."""
+    room = ROOM
+    left_out = {}
+    for name, value in values.items():
+        try:
+            heavy = weight(value)
+            if heavy > room:
+                raise ValueError(f"{heavy} bytes, and the row has room for {room}")
+        except ValueError as error:
+            left_out[name] = str(error)
+        else:
+            room -= heavy
+    return left_out
 
 
 def weight(value: Any) -> int:

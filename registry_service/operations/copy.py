@@ -35,6 +35,7 @@ from ..transport import Readable
 from ..transport.retry import RetryPolicy
 from .companions import is_listed, remote_companions
 from .content import ALL, check_fits, choose, is_manifest, names_platform, platform_of
+from .presence import has_blob, has_manifest
 from .selection import reduced
 from .tags import each_tag
 
@@ -286,7 +287,7 @@ class _Copy:
     def blob(self, descriptor: Descriptor) -> str:
         self.cancel.check()
         repository = self.target.repository
-        if self.client.blob_size(repository, descriptor.digest) is not None:
+        if has_blob(self.client, repository, descriptor):
             return "exists"
         if self.mounts and self.mount(descriptor):
             return "mounted"
@@ -339,8 +340,7 @@ class _Copy:
     def put(self, manifest: Manifest, locator: str) -> None:
         self.cancel.check()
         repository = self.target.repository
-        head = self.client.head_manifest(repository, locator)
-        there = head is not None and head.digest == manifest.digest
+        there = has_manifest(self.client, repository, locator, manifest.digest)
         if there and is_listed(self.client, repository, manifest):
             self.settle(manifest.descriptor, "exists")
             return

@@ -18,7 +18,7 @@ from ..reference import Reference
 from ..schema1 import ManifestData
 from ..session.reader import ImageReader
 from ..store import Store
-from .cells import ROOM, weight
+from .cells import too_heavy
 from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
 from .keeping import held_whole
 from .schema1 import show
@@ -195,21 +195,12 @@ def inspect(
 
 def _fitted(inspection: Inspection, observer: Observer) -> Inspection:
     """The same without what does not fit into a row."""
-    room = ROOM
     empty: dict[str, Any] = {"annotations": {}, "layers": (), "config": None}
-    left_out = {}
-    for name, nothing in empty.items():
-        try:
-            heavy = weight(getattr(inspection, name))
-            if heavy > room:
-                raise ValueError(f"{heavy} bytes, and the row has room for {room}")
-        except ValueError as error:
-            left_out[name] = nothing
-            text = f"{inspection.digest}: 'inspect' cannot show '{name}': {error}"
-            observer.log("warning", text)
-        else:
-            room -= heavy
-    return dataclasses.replace(inspection, **left_out)
+    left_out = too_heavy({name: getattr(inspection, name) for name in empty})
+    for name, why in left_out.items():
+        text = f"{inspection.digest}: 'inspect' cannot show '{name}': {why}"
+        observer.log("warning", text)
+    return dataclasses.replace(inspection, **{name: empty[name] for name in left_out})
 
 
 def _old(reference: str, manifest: Manifest, data: ManifestData) -> Inspection:

@@ -308,7 +308,12 @@ class _Pull:
                 f"{child.digest} has {len(part.raw)} bytes, and the index that names it says "
                 f"{child.size}"
             )
-        return part, "fetched"
+        try:  # what the index says of its kind is what the store goes by
+            return Manifest.parse(part.raw, child.media_type, child.digest), "fetched"
+        except ManifestError as error:
+            raise ManifestError(
+                f"{child.digest} is not what the index that names it says: {error}"
+            ) from None
 
     def fetch_blobs(self, descriptors: Sequence[Descriptor]) -> None:
         """All of them at once, as far as the store's workers go; each is told as it settles."""

@@ -25,6 +25,7 @@ from .companions import is_listed, stored_companions
 from .content import ALL, Node, check_platform, find, held, platforms, tree
 from .convert import formatted
 from .keeping import claim_of, pin_tree
+from .presence import has_blob, has_manifest
 from .selection import select, without_foreign
 
 __all__ = ["push"]
@@ -168,7 +169,7 @@ class _Push:
         self.cancel.check()
         repository = self.reference.repository
         claim = claim_of(self.reference, self.client, self.store)
-        if self.client.blob_size(repository, descriptor.digest) is not None:
+        if has_blob(self.client, repository, descriptor):
             claim.confirm(descriptor.digest)
             return "exists"
         origin = sources.of(descriptor)
@@ -209,13 +210,11 @@ class _Push:
             own = one.descriptor.digest == node.descriptor.digest
             locator = (place or self.reference.locator) if own else str(manifest.digest)
             state = "exists"
-            head = None
-            if not sent:
-                head = self.client.head_manifest(self.reference.repository, locator)
-            there = head is not None and head.digest == manifest.digest
-            if not there or not is_listed(self.client, self.reference.repository, manifest):
+            repository = self.reference.repository
+            there = not sent and has_manifest(self.client, repository, locator, manifest.digest)
+            if not there or not is_listed(self.client, repository, manifest):
                 self.check_digest(own and not place, one)
-                self.client.put_manifest(self.reference.repository, locator, manifest)
+                self.client.put_manifest(repository, locator, manifest)
                 claim_of(self.reference, self.client, self.store).record(manifest.digest)
                 state = "pushed"
                 sent = True

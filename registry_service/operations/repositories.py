@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import DoesNotExistError, RegistryError, RegistryHTTPError
+from ..observe import Observer
 from ..reference import Reference
 from ..session.v2 import V2Client
+from .cells import too_heavy
 
 __all__ = ["catalog", "referrers"]
 
@@ -31,10 +35,13 @@ def catalog(client: V2Client, *, limit: int | None = None) -> Iterator[str]:
 
 
 def referrers(
-    reference: Reference, *, client: V2Client, artifact_type: str = ""
+    reference: Reference, *, client: V2Client, artifact_type: str = "", observer: Observer
 ) -> Iterator[tuple[Digest, Descriptor]]:
     """What belongs to an image of a registry, of one kind or of all: the image's digest and
-    the referrer. A digest may have referrers without being there itself."""
+    the referrer. A digest may have referrers without being there itself.
+
+    What is too much for a row of them is left out, and ``observer`` is told why.
+    """
     subject = reference.digest
     if subject is None:
         head = client.head_manifest(reference.repository, reference.locator)
@@ -42,4 +49,13 @@ def referrers(
             raise DoesNotExistError(f"manifest {reference}")
         subject = head.digest
     for descriptor in client.referrers(reference.repository, subject, artifact_type):
-        yield subject, descriptor
+        yield subject, _fitted(descriptor, observer)
+
+
+def _fitted(descriptor: Descriptor, observer: Observer) -> Descriptor:
+    empty: dict[str, Any] = {"artifact_type": "", "annotations": {}}
+    left_out = too_heavy({name: getattr(descriptor, name) for name in empty})
+    for name, why in left_out.items():
+        text = f"{descriptor.digest}: 'referrers' cannot show '{name}': {why}"
+        observer.log("warning", text)
+    return dataclasses.replace(descriptor, **{name: empty[name] for name in left_out})

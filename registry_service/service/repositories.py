@@ -43,6 +43,7 @@ def referrers(call: Call) -> Status:
         reference,
         client=call.client(reference),
         artifact_type=call.job.env.get("artifactType", ""),
+        observer=call.observer,
     )
     for subject, one in found:
         call.job.row(

@@ -148,10 +148,8 @@ class Sender:
 
     def _warn(self, response: Response) -> None:
         """Pass on what the registry warns of (code 299), once for each text."""
-        for header in response.header_values("Warning"):
-            found = _WARNING.match(header.strip())
-            if found is None:
-                continue
+        headers = response.header_values("Warning")
+        for found in (one for header in headers for one in _WARNING.finditer(header)):
             text = "".join(c for c in found[1].replace('\\"', '"') if c.isprintable())
             with self._lock:
                 new = text not in self._warned and len(self._warned) < _WARNINGS

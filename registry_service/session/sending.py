@@ -20,6 +20,7 @@ from ..digest import Digest
 from ..errors import (
     DigestMismatchError,
     InvalidDigestError,
+    LoginRequiredError,
     ProtocolError,
     RegistryError,
     RegistryHTTPError,
@@ -45,8 +46,8 @@ class Sending:
     """The upload of one blob. Belongs to one thread, from `run` to `run` for each try.
 
     ``location`` is where the upload is, None before there is one; ``offset`` how many bytes
-    the registry has confirmed; ``gained`` how many it has confirmed since the last call of `run`;
-    ``opening`` says that a failure was one of opening the upload.
+    the registry has confirmed, ``furthest`` how many it ever had, in whichever upload; ``opening``
+    says that a failure was one of opening the upload.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Sending:
         opener: Callable[[], Readable],
         *,
         begin: Callable[[], Response],
+        exists: Callable[[], bool],
         progress: ProgressCallback,
         capabilities: CapabilityTable,
         chunk: int,
@@ -68,6 +70,7 @@ class Sending:
         self._descriptor = descriptor
         self._opener = opener
         self._begin = begin
+        self._exists = exists
         self._progress = progress
         self._capabilities = capabilities
         self._ledger = ledger
@@ -80,7 +83,7 @@ class Sending:
         self._sure = location is not None  # an upload that was just opened is empty
         self.location = location
         self.offset = 0
-        self.gained = 0
+        self.furthest = 0
         self.opening = False
 
     def __enter__(self) -> Sending:
@@ -104,7 +107,6 @@ class Sending:
         Raises what the transport raises, `RegistryHTTPError`, `DigestMismatchError`,
         `ProtocolError`. It can be called again then.
         """
-        self.gained = 0
         self.opening = False
         if self.location is not None and not self._sure:
             self._ask()
@@ -147,16 +149,18 @@ class Sending:
                     self.forget()
                     return
                 self._moved(response, needed=False)
-        except ProtocolError:
+        except (ProtocolError, LoginRequiredError):  # what is wrong in earnest, the next one says
             self.forget()
             return
-        if offset > self.offset:
-            self.gained += offset - self.offset
         if offset:
             self._sender.observer.log(
                 "info", f"{self._descriptor.digest}: the registry has {offset} bytes already"
             )
+        self._reached(offset)
+
+    def _reached(self, offset: int) -> None:
         self.offset = offset
+        self.furthest = max(self.furthest, offset)
 
     def _moved(self, response: Response, *, needed: bool = True) -> None:
         """Take over where the registry says that the upload goes on."""
@@ -207,8 +211,7 @@ class Sending:
                 self.forget()
                 raise _again(f"{show_url(response.url)}: parts of an upload are not added up")
             self._moved(response, needed=False)
-        self.gained += end - self.offset
-        self.offset = end
+        self._reached(end)
 
     def _part_refused(self, response: Response, length: int) -> None:
         """A part was not taken: a smaller one may be, or the whole in one piece."""
@@ -251,7 +254,12 @@ class Sending:
                     raise _again(str(error))
                 raise error
             check_digest(response, digest)
-        self.gained += length
+            sure = response.status == 201 or "Docker-Content-Digest" in response.headers
+        if not sure and not self._exists():
+            raise _again(
+                f"{self._sender.endpoint.host} took all of {digest}, answered "
+                f"{response.status} and does not have it"
+            )
         if self._noting:
             self._ledger.drop(self._key)
         self.location = None

@@ -274,7 +274,13 @@ class Streaming:
             if response.status not in (201, 202, 204):
                 raise response.error()
             check_digest(response, digest)
+            sure = response.status == 201 or "Docker-Content-Digest" in response.headers
         self.location = None
+        if not sure and not self._exists(digest):
+            raise LostUploadError(
+                f"{self._sender.endpoint.host} took all of {digest}, answered "
+                f"{response.status} and does not have it"
+            )
 
 
 def seekable(source: Readable) -> Seekable | None:

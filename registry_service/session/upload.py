@@ -48,7 +48,8 @@ class Uploads:
 
     An upload that a refused mount opened waits here for the put of its blob. What is open at
     `close` is cancelled at the server, as far as that goes quickly, unless ``ledger`` keeps
-    where it is: then a later push goes on with it.
+    where it is: then a later push goes on with it. ``exists`` asks whether a repository has a
+    blob.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Uploads:
         sender: Sender,
         base: str,
         *,
+        exists: Callable[[str, Digest], bool],
         ledger: Ledger | None = None,
         capabilities: CapabilityTable | None = None,
     ) -> None:
         self._sender = sender
         self._base = base
+        self._exists = exists
         self._durable = ledger is not None
         self._ledger = ledger or MemoryLedger()
         self._capabilities = capabilities or CapabilityTable()
@@ -91,7 +94,8 @@ class Uploads:
             repository,
             descriptor,
             opener,
-            begin=lambda: self.start(repository),
+            begin=lambda: self._begin(repository, descriptor.digest.algorithm),
+            exists=lambda: self._exists(repository, descriptor.digest),
             progress=progress,
             capabilities=self._capabilities,
             chunk=self._sender.transport.settings.chunk(self._sender.endpoint.url),
@@ -113,7 +117,6 @@ class Uploads:
         *,
         hashed: Hashed,
         expected: Digest | None,
-        exists: Callable[[Digest], bool],
     ) -> Digest:
         """Send what ``source`` gives, to its end, hashing it while it is read.
 
@@ -134,8 +137,8 @@ class Uploads:
             first=first,
             hashed=hashed,
             expected=expected,
-            begin=lambda: self.start(repository),
-            exists=exists,
+            begin=lambda: self._begin(repository, hashed.hasher.name),
+            exists=lambda digest: self._exists(repository, digest),
             capabilities=self._capabilities,
         )
         try:
@@ -144,6 +147,11 @@ class Uploads:
             if streaming.location is not None:
                 with self._lock:
                     self._left.append((streaming.location, repository))
+
+    def _begin(self, repository: str, algorithm: str) -> Response:
+        """Open an upload. A registry that hashes what comes has to know of other digests."""
+        plain = algorithm == "sha256"
+        return self.start(repository, "" if plain else f"?digest-algorithm={algorithm}")
 
     def start(self, repository: str, query: str = "", scopes: Sequence[str] = ()) -> Response:
         """POST for an upload, or, with a query and the scopes that it needs, for a mount."""
@@ -167,14 +175,15 @@ class Uploads:
     def _send(self, sending: Sending, descriptor: Descriptor) -> None:
         settings = self._sender.transport.settings
         policy = RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max)
-        attempt = failures = 0
+        attempt = failures = furthest = 0
         while True:
             try:
                 sending.run()
                 return
             except RegistryError as error:
                 self._sender.cancel.check()
-                attempt = 0 if sending.gained else attempt
+                if sending.furthest > furthest:  # what only comes back is no gain
+                    attempt, furthest = 0, sending.furthest
                 failures += 1
                 wait = None
                 tried = sending.opening  # by the transport, as often as it helps

@@ -108,7 +108,11 @@ class V2Client:
         self._base = endpoint.version_string(APIVersion.V2)
         self._capabilities = capabilities or CapabilityTable()
         self._uploads = Uploads(
-            self._sender, self._base, ledger=ledger, capabilities=self._capabilities
+            self._sender,
+            self._base,
+            exists=lambda repository, digest: self.blob_size(repository, digest) is not None,
+            ledger=ledger,
+            capabilities=self._capabilities,
         )
         self._referrers = Referrers(
             self._sender,
@@ -410,14 +414,8 @@ class V2Client:
         `DigestMismatchError`, and `LostUploadError` for a source that cannot.
         """
         hashed = Hashed(hasher=hasher_of(algorithm))
-
-        def exists(digest: Digest) -> bool:
-            return self.blob_size(repository, digest) is not None
-
         try:
-            return self._uploads.stream(
-                repository, source, hashed=hashed, expected=expected, exists=exists
-            )
+            return self._uploads.stream(repository, source, hashed=hashed, expected=expected)
         except LostUploadError as error:
             again = seekable(source)
             if again is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -83,7 +84,13 @@ def test_two_processes_fetch_a_blob_once(tmp_path: Path) -> None:
     source = FaultySource(CONTENT)
     with fetcher(tmp_path, 500_000) as other, make_store(tmp_path) as store:
         assert line(other) == "holding"
-        ticket = store.ensure(source.descriptor, source)
+        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def log(level: str, text: str, /, **fields: object) -> None:
+            told.put(text)
+
+        ticket = store.ensure(source.descriptor, source, log=log)
+        assert "another process is bringing it" in told.get(timeout=20)
         leaving = Cancellation()
         impatient = store.ensure(source.descriptor, source, cancel=leaving)
         leaving.cancel()  # the wait for another process ends as every other

@@ -8,6 +8,7 @@
     marks       what the names lead to
     leases      what somebody relies on who has not named it yet
     transfers   one movement for each blob, however many want it; counted cancellation, retries
+    flight      one such movement: its attempts, and what follows a failure
     origins     which repositories have shown that they have content: whom it may serve
     proof       how they show it
     ticket      one taker's part in a movement

@@ -384,10 +384,21 @@ def _reload(daemon: Daemon, reread: Callable[[], Config]) -> None:
         left = daemon.reload(reread())
     except EngineError as error:
         _log.error("the configuration was not reloaded, the old one stays", error=str(error))
-        return
-    _log.info("the configuration was reloaded")
-    if left:
-        _log.warning("keys that changed and need a restart", keys=left)
+    else:
+        _log.info("the configuration was reloaded")
+        if left:
+            _log.warning("keys that changed and need a restart", keys=left)
+    for service, problem in daemon.engine.reload():
+        if problem is None:
+            _log.info("the service's configuration was reloaded", service=service)
+            continue
+        _log.error(
+            "the service's configuration was not reloaded, the old one stays",
+            service=service,
+            error=str(problem),
+            # one with a status was meant for people, any other is a fault of the service
+            exc_info=None if hasattr(problem, "status") else problem,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

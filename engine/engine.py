@@ -79,7 +79,9 @@ class Engine:
         self._handlers: dict[str, Registration] = {}
         self._catchall: Registration | None = None
         self._settings: Mapping[str, Any] = {}
+        self._installing = ""
         self._callbacks: list[Callable[[], None]] = []
+        self._reloads: list[tuple[str, Callable[[], None]]] = []
         self._information: list[Callable[[], Mapping[str, Any]]] = []
         self._running: set[Job] = set()
         self._idle = threading.Condition(self._mutex)
@@ -124,18 +126,21 @@ class Engine:
         with self._mutex:
             before, catchall = dict(self._handlers), self._catchall
             callbacks, information = list(self._callbacks), list(self._information)
+            reloads = list(self._reloads)
             self._settings = dict(settings or {})
+            self._installing = name or type(installer).__name__
         try:
             installer.install(self)
         except Exception as error:
             with self._mutex:
                 self._handlers, self._catchall = before, catchall
                 self._callbacks, self._information = callbacks, information
-            what = name or type(installer).__name__
+                self._reloads = reloads
+                what = self._installing
             raise InstallError(f"the service {what} could not be installed: {error}") from error
         finally:
             with self._mutex:
-                self._settings = {}
+                self._settings, self._installing = {}, ""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -263,6 +268,29 @@ class Engine:
                 _log.exception("a source of information failed")
                 errors.append(f"{type(error).__name__}: {error}")
         return {**found, "errors": errors} if errors else found
+
+    # the configuration
+
+    def on_reload(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when a service is to read anew what it reads beside its settings. It
+        raises where that cannot be used, and goes on with what it has."""
+        with self._mutex:
+            self._reloads.append((self._installing, callback))
+
+    def reload(self) -> list[tuple[str, Exception | None]]:
+        """Let every service that wants it read its configuration anew: its name, and what kept it
+        from that."""
+        with self._mutex:
+            reloads = list(self._reloads)
+        done: list[tuple[str, Exception | None]] = []
+        for name, callback in reloads:
+            try:
+                callback()
+            except Exception as error:
+                done.append((name, error))
+            else:
+                done.append((name, None))
+        return done
 
     # the end
 

@@ -404,12 +404,37 @@ def test_a_service_that_fails_leaves_nothing_behind(engine: Engine) -> None:
         def install(self, engine: Engine) -> None:
             engine.register("half", count)
             engine.add_info(lambda: {"half": True})
+            engine.on_reload(lambda: None)
             raise OSError("no shelf")
 
     with pytest.raises(InstallError, match="the service shelves could not be installed: no shelf"):
         engine.install(Service(), name="shelves")
     assert "half" not in [spec.name for spec in engine.commands()]
     assert "half" not in engine.information()
+    assert engine.reload() == []
+
+
+def test_every_service_that_wants_it_is_told_to_reload(engine: Engine) -> None:
+    problem = OSError("no shelf")
+    reloaded: list[str] = []
+
+    class Service:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def install(self, engine: Engine) -> None:
+            engine.on_reload(self.reload)
+
+        def reload(self) -> None:
+            reloaded.append(self.name)
+            if self.name == "broken":
+                raise problem
+
+    for name in ("shelves", "broken", "tables"):
+        engine.install(Service(name), name=name)
+    assert reloaded == []
+    assert engine.reload() == [("shelves", None), ("broken", problem), ("tables", None)]
+    assert reloaded == ["shelves", "broken", "tables"]
 
 
 def test_a_source_of_information_that_fails_does_not_hide_the_others(engine: Engine) -> None:

@@ -301,6 +301,20 @@ def test_each_host_has_one_gate_with_its_own_limits() -> None:
         gates.of("new.example", 443).enter(Cancellation(), Log())
 
 
+def test_what_a_server_asked_for_holds_for_other_gates_that_heed_these() -> None:
+    clock = Turned()
+    before, after = Gates(HostTable(), clock=clock), Gates(HostTable(), clock=clock)
+    before.of("r.example", 443).hold_off(30.0)
+    before.of("other.example", 443)
+    clock.time += 10.0
+    after.heed(before)
+    assert after.of("r.example", 443).paused == 20.0
+    assert after.of("r.example", 444).paused == 0.0
+    assert after.of("other.example", 443).paused == 0.0
+    clock.time += 30.0
+    assert after.of("r.example", 443).paused == 0.0
+
+
 def test_gates_that_nobody_needs_are_forgotten() -> None:
     gates = Gates(HostTable())
     busy = gates.of("busy.example", 443)

@@ -20,7 +20,7 @@ from ..errors import (
     UnreachableRegistryError,
 )
 from ..hostfile import own_credentials
-from ..hostrules import Mirror
+from ..hostrules import HostTable, Mirror
 from ..hosts import registry_host
 from ..ledger import Ledger
 from ..observe import Observer
@@ -70,6 +70,18 @@ class Registries:
     def prepare(self) -> None:
         """Make ready for the first job; it does not wait for that."""
         self._transport.prepare()
+
+    def renewed(self, hosts: HostTable) -> Registries:
+        """Others, for which ``hosts`` is what holds for single hosts, and which know what these
+        have learned: what registries can do, tokens, and who asked to be left alone."""
+        made = Registries(dataclasses.replace(self.settings, hosts=hosts), ledger=self._ledger)
+        made.capabilities, made._tokens = self.capabilities, self._tokens
+        made._transport.heed(self._transport)
+        return made
+
+    def retire(self) -> None:
+        """No operation begins here any more: no connection is kept for a next one."""
+        self._transport.retire()
 
     def close(self) -> None:
         """End what is under way and close every connection."""

@@ -8,6 +8,7 @@ repositories  catalog, referrers, delete, copy
 convert       convert
 archives      save, load
 upkeep        remove, gc, verify
+generations   configurations that follow each other, when the engine reloads
 
 Handlers translate and no more: from arguments and environment to values, from the library's
 callbacks to rows, progress and log lines. A module names its jobs in ``JOBS``. What they share
@@ -35,6 +36,7 @@ from ..settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from ..store import Store
 from . import archives, convert, images, registry, repositories, transfer, upkeep
 from .call import Entry, Handler, Shared, run
+from .generations import Generations
 
 __all__ = ["CERTS_DIRS", "JOBS", "Service"]
 
@@ -59,7 +61,8 @@ class Service:
     """
 
     def __init__(self) -> None:
-        self._shared = Shared()
+        self._generations = Generations(Shared())
+        self._config_dir: Path | None = None
 
     def install(self, engine: Engine) -> None:
         """Register the jobs. Raises for settings that cannot be used, and a store likewise."""
@@ -77,15 +80,22 @@ class Service:
             store = Store(engine.state_dir / "images", ingest, workers=transfers)
             ledger = DiskLedger(ingest / "uploads")
         registries = Registries(registry_settings, ledger=ledger)
-        self._shared = Shared(registries=registries, store=store, places=places)
+        self._config_dir = engine.config_dir
+        self._generations = Generations(Shared(registries=registries, store=store, places=places))
         for entry in JOBS:
             engine.register(entry.spec.name, partial(self._run, entry.handler), entry.spec)
         engine.on_shutdown(self.close)
+        engine.on_reload(self.reload)
         registries.prepare()
+
+    def reload(self) -> None:
+        """Read ``registries.toml`` anew, for the jobs that begin from now on. Raises
+        `SettingsError` for a file that cannot be used; then the old one stays in force."""
+        self._generations.renew(_hosts(self._config_dir))
 
     def close(self) -> None:
         """End the transfers and the connections."""
-        self._shared.close()
+        self._generations.close()
 
     def auth(self, job: Job) -> Status:
         """Text: the status line. OK only when the registry accepts the credentials."""
@@ -104,7 +114,8 @@ class Service:
         return self._run(transfer.push, job)
 
     def _run(self, handler: Handler, job: Job) -> Status:
-        return run(handler, job, self._shared)
+        with self._generations.use() as shared:
+            return run(handler, job, shared)
 
 
 def _registry_settings(values: Mapping[str, Any], config_dir: Path | None) -> RegistrySettings:

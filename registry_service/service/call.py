@@ -17,6 +17,7 @@ from ..cancel import Cancellation
 from ..credentials import AuthConfig
 from ..errors import SettingsError, StoreError
 from ..headers import meta_headers
+from ..hostrules import HostTable
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
@@ -107,6 +108,12 @@ class Shared:
         if self._registries is None:
             raise StoreError("the service is not installed on an engine")
         return self._registries
+
+    def renewed(self, hosts: HostTable) -> Shared:
+        """The same, but for what holds for single hosts."""
+        return Shared(
+            registries=self.registries.renewed(hosts), store=self._store, places=self.places
+        )
 
     def close(self) -> None:
         if self._store is not None:

@@ -116,6 +116,14 @@ class Transport:
             return 0.0
         return self._gates.of(host, port).ready()
 
+    def heed(self, other: Transport) -> None:
+        """Leave alone, for as long as they asked for that, the servers that ``other`` does."""
+        self._gates.heed(other._gates)
+
+    def retire(self) -> None:
+        """Keep no connection open any longer than its request. What is under way goes on."""
+        self._adapter.clear()
+
     def close(self) -> None:
         """End what is under way, close every connection, refuse further requests."""
         with self._lock:

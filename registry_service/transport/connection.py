@@ -283,11 +283,16 @@ class Adapter(requests.adapters.HTTPAdapter):
             raise TypeError("urllib3 gave a response of another kind")
         return response
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Close the connections that no request is on, and the others when theirs is over."""
         with self._lock:
             proxied = list(self._proxied.values())
         for _, manager in proxied:
             manager.clear()
+        self.poolmanager.clear()
+
+    def close(self) -> None:
+        self.clear()
         self._contexts.close()
         super().close()
 

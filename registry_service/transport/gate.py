@@ -86,6 +86,12 @@ class Gate:
             return not (self._events or held or self._until > self._clock.now())
 
     @property
+    def paused(self) -> float:
+        """Seconds for which the server asked to be left alone."""
+        with self._lock:
+            return max(0.0, self._until - self._clock.now())
+
+    @property
     def waits(self) -> int:
         """How many wait here."""
         with self._lock:
@@ -329,6 +335,15 @@ class Gates:
                 if self._closed:
                     gate.close()
             return gate
+
+    def heed(self, other: Gates) -> None:
+        """Leave alone whom ``other`` leaves alone."""
+        with other._lock:
+            gates = dict(other._gates)
+        for (host, port), gate in gates.items():
+            seconds = gate.paused
+            if seconds:
+                self.of(host, port).hold_off(seconds)
 
     @property
     def count(self) -> int:

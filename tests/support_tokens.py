@@ -249,8 +249,10 @@ def _passing(owner: Front) -> type[http.server.BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             given = self.headers.get("Authorization", "")
             owner.before(self.command, self.path, given)
+            # Go's clients send Accept once for each type
+            fields = {n: ", ".join(self.headers.get_all(n, [])) for n in self.headers}
             with contextlib.closing(owner.connection()) as server:
-                server.request(self.command, self.path, body, dict(self.headers))
+                server.request(self.command, self.path, body, fields)
                 answer = server.getresponse()
                 raw = answer.read()
             owner.note(
@@ -264,9 +266,9 @@ def _passing(owner: Front) -> type[http.server.BaseHTTPRequestHandler]:
                 )
             )
             hop = ("connection", "content-length", "transfer-encoding", "date", "server")
-            fields = {n: v for n, v in answer.getheaders() if n.lower() not in hop}
+            kept = {n: v for n, v in answer.getheaders() if n.lower() not in hop}
             length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-            self.reply(answer.status, raw, fields, length=length)
+            self.reply(answer.status, raw, kept, length=length)
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("do_"):  # http.server looks one up for each method

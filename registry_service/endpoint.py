@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,8 @@ from .transport import Response, Transport
 __all__ = ["Endpoint", "RegistryInfo"]
 
 _PING_LIMIT = 64 * 1024
+# What servers of TLS answer to plain http: Go's, nginx's, Apache's.
+_TLS_WANTED = re.compile(rb"to (?:an )?HTTPS (?:server|port)|SSL-enabled server", re.IGNORECASE)
 _INDEX = "index.docker.io"
 
 
@@ -209,8 +212,9 @@ def _schemes(
 def _unreachable(
     where: str, tried: Sequence[str], failures: Sequence[UnreachableRegistryError]
 ) -> UnreachableRegistryError:
-    if len(tried) == 1 and failures:
-        return failures[0]
+    trusted = [one for one in failures if getattr(one, "reason", "") != "plain-https"]
+    if len(tried) == len(failures) and (len(failures) == 1 or len(trusted) == 1):
+        return (trusted or failures)[0]  # that plain http was tried in vain is no news
     message = f"no registry answers at {where}; tried {'; '.join(tried)}"
     for failure in failures:
         if isinstance(failure, TLSError) and failure.reason != "plain-http":
@@ -267,7 +271,15 @@ class _Probe:
         ) as response:
             if response.status >= 500 or response.status == 429:
                 raise response.error()
-            return read(response, response.read(_PING_LIMIT))
+            body = response.read(_PING_LIMIT)
+            if response.status in (400, 497) and _TLS_WANTED.search(body):
+                where = urlsplit(response.url).netloc.rpartition("@")[2]
+                raise TLSError(
+                    f"{where}: the server speaks TLS, and refuses plain http; use https",
+                    host=where,
+                    reason="plain-https",
+                )
+            return read(response, body)
 
 
 def _read_v2(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Challenge, ...]]:

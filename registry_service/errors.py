@@ -361,7 +361,8 @@ class ProxyError(UnreachableRegistryError):
 
 class TLSError(UnreachableRegistryError):
     """The TLS connection cannot be made or trusted. ``reason`` is one word: ``unknown-ca``,
-    ``name``, ``expired``, ``plain-http``, ``client-certificate`` or ``handshake``."""
+    ``name``, ``expired``, ``client-certificate``, ``plain-http`` (instead of TLS), ``plain-https``
+    (TLS instead of plain http) or ``handshake``."""
 
     code = "tls"
     retryable = False

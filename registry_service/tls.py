@@ -18,8 +18,10 @@ import certifi
 from .errors import SettingsError, TLSError
 from .hosts import join_host_port
 
-__all__ = ["HostCertificates", "TLSContexts", "find_certificates", "tls_error"]
+__all__ = ["CertificatePlaces", "HostCertificates", "TLSContexts", "tls_error"]
 
+_SUFFIXES = frozenset({".crt", ".cert", ".key"})
+_KEY_LIMIT = 64 * 1024
 _PREPARED = 10.0  # seconds; it takes some hundredths of one
 # X509_V_ERR_… of OpenSSL's x509_vfy.h
 _EXPIRED = frozenset({9, 10})
@@ -52,61 +54,78 @@ class HostCertificates:
     stamp: tuple[tuple[str, int], ...] = ()
 
 
-def find_certificates(
-    dirs: Sequence[Path], host: str, port: int, own: Sequence[Path] = ()
-) -> HostCertificates:
-    """The certificates for ``host`` in the directories ``own``, and under the roots ``dirs``.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatePlaces:
+    """Where certificates lie: in a directory ``<host[:port]>`` under each of ``roots``, and in
+    those that ``own`` says are for a host alone."""
 
-    A directory with the port counts for that port, one without it for 443 only, as in
-    references. Raises `SettingsError` for half a pair and for a directory that cannot be read.
-    """
-    names = [join_host_port(host, port)]
-    if port == 443:
-        names.append(join_host_port(host, None))
-    roots: list[Path] = []
-    clients: list[tuple[Path, Path]] = []
-    stamp: list[tuple[str, int]] = []
-    for directory in (*own, *(root / name for root in dirs for name in names)):
-        try:
-            files = sorted(directory.iterdir())
-            stamp.extend((str(file), file.stat().st_mtime_ns) for file in files)
-        except (FileNotFoundError, NotADirectoryError):
+    roots: tuple[Path, ...] = ()
+    own: Callable[[str, int], Sequence[Path]] = lambda host, port: ()
+
+    def shown(self, host: str, port: int) -> str:
+        """Where a certificate for ``host`` can be put, for a person."""
+        name = join_host_port(host, None if port == 443 else port)
+        places = [*self.own(host, port), *(root / name for root in self.roots)]
+        return " or ".join(map(str, places)) or "a configured certs.d directory"
+
+    def find(self, host: str, port: int) -> HostCertificates:
+        """The certificates for ``host``.
+
+        A directory with the port counts for that port, one without it for 443 only, as in
+        references. Raises `SettingsError` for half a pair, and for what cannot be read.
+        """
+        names = [join_host_port(host, port)]
+        if port == 443:
+            names.append(join_host_port(host, None))
+        found = HostCertificates()
+        for directory in (
+            *self.own(host, port),
+            *(root / name for root in self.roots for name in names),
+        ):
+            try:
+                files = sorted(directory.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise _unreadable(directory, error) from None
+            found = _added(found, files)
+        return found
+
+
+def _added(found: HostCertificates, files: Sequence[Path]) -> HostCertificates:
+    """``found``, and what the files of one directory are."""
+    present = set(files)
+    roots, clients, stamp = list(found.roots), list(found.clients), list(found.stamp)
+    for file in files:
+        if file.suffix not in _SUFFIXES:
             continue
-        except OSError as error:
-            raise SettingsError(
-                "certs_dirs", f"{directory} cannot be read: {error.strerror}"
-            ) from None
-        present = set(files)
-        for file in files:
-            if file.suffix == ".crt":
-                roots.append(file)
-            elif file.suffix == ".cert":
-                key = file.with_suffix(".key")
-                if key not in present:
-                    raise SettingsError("certs_dirs", f"{file} is there but not {key}")
-                clients.append((file, key))
-            elif file.suffix == ".key" and file.with_suffix(".cert") not in present:
-                raise SettingsError(
-                    "certs_dirs", f"{file} is there but not {file.with_suffix('.cert')}"
-                )
+        try:
+            stamp.append((str(file), file.stat().st_mtime_ns))
+        except OSError as error:  # a link to nothing, say
+            raise _unreadable(file, error) from None
+        if file.suffix == ".crt":
+            roots.append(file)
+            continue
+        other = file.with_suffix(".key" if file.suffix == ".cert" else ".cert")
+        if other not in present:
+            raise SettingsError("certs_dirs", f"{file} is there but not {other}")
+        if file.suffix == ".cert":
+            clients.append((file, other))
     return HostCertificates(roots=tuple(roots), clients=tuple(clients), stamp=tuple(stamp))
 
 
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError("certs_dirs", f"{path} cannot be read: {error.strerror}")
+
+
 class TLSContexts:
-    """One context for each host, made again when its certificate files change. ``own`` says
-    which directories are for a host alone.
+    """One context for each host, made again when its certificate files change.
 
     Thread-safe: one lock guards the table. A context that is in use is never changed.
     """
 
-    def __init__(
-        self,
-        dirs: Sequence[Path],
-        *,
-        own: Callable[[str, int], Sequence[Path]] = lambda host, port: (),
-    ) -> None:
-        self._dirs = tuple(dirs)
-        self._own = own
+    def __init__(self, places: CertificatePlaces) -> None:
+        self._places = places
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._common: ssl.SSLContext | None = None
@@ -128,7 +147,7 @@ class TLSContexts:
 
     def get(self, host: str, port: int) -> ssl.SSLContext:
         """The context for ``host``. Raises `SettingsError` for files that cannot be used."""
-        found = find_certificates(self._dirs, host, port, self._own(host, port))
+        found = self._places.find(host, port)
         with self._lock:
             if not found.stamp:
                 return self._roots()
@@ -172,54 +191,73 @@ def _context(certificates: HostCertificates) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(
                 "certs_dirs",
-                f"{certificate} with {key} is no client certificate that can be used: {error}",
+                f"{certificate} with {key} is no client certificate that can be used: "
+                f"{_unusable(key, error)}",
             ) from None
     return context
 
 
-def tls_error(error: ssl.SSLError, *, host: str, port: int, dirs: Sequence[Path] = ()) -> TLSError:
+def _unusable(key: Path, error: OSError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or type(error).__name__
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key belongs to another certificate"
+    with contextlib.suppress(OSError), key.open("rb") as file:
+        if b"ENCRYPTED" in file.read(_KEY_LIMIT):
+            return "the key is encrypted, and there is nobody to ask for its password"
+    return f"PEM is expected in both ({_reason(error)})"
+
+
+def tls_error(error: ssl.SSLError, host: str, port: int, places: CertificatePlaces) -> TLSError:
     """``error`` in words that say what was wrong and what to do."""
     where = join_host_port(host, port)
-    name = join_host_port(host, None if port == 443 else port)
-    places = " or ".join(str(root / name) for root in dirs) or "a configured certs.d directory"
+    said = (getattr(error, "verify_message", None) or _reason(error)).rstrip(".")
     code = getattr(error, "verify_code", None)
-    said = getattr(error, "verify_message", None) or _reason(error)
+    kind = (error.reason or "").upper()
+    reason, text = "handshake", f"the TLS handshake failed ({said})"
     if code in _UNKNOWN_CA:
-        return TLSError(
-            f"{where}: the server's certificate is signed by an unknown authority ({said}); "
-            f"put the authority's certificate as ca.crt into {places}",
-            host=where,
-            reason="unknown-ca",
+        reason = "unknown-ca"
+        text = (
+            f"the server's certificate is signed by an unknown authority ({said}); put the "
+            f"authority's certificate as ca.crt into {places.shown(host, port)}"
         )
-    if code in _NAME:
-        return TLSError(
-            f"{where}: the server's certificate is for another name ({said}); use the name "
-            "that it was issued for",
-            host=where,
-            reason="name",
+    elif code in _NAME:
+        reason = "name"
+        text = (
+            f"the server's certificate is for another name ({said}); use the name that it was "
+            "issued for"
         )
-    if code in _EXPIRED:
-        return TLSError(
-            f"{where}: the server's certificate is not valid at this time ({said}); have it "
-            "renewed, and see that this machine's clock is right",
-            host=where,
-            reason="expired",
+    elif code in _EXPIRED:
+        reason = "expired"
+        text = (
+            f"the server's certificate is not valid at this time ({said}); have it renewed, and "
+            "see that this machine's clock is right"
         )
-    if (error.reason or "").upper() in _PLAIN_HTTP:
-        return TLSError(
-            f"{where}: the server does not speak TLS but, it seems, plain http; if that is "
-            "wanted, add the host to insecure_hosts",
-            host=where,
-            reason="plain-http",
+    elif kind in _PLAIN_HTTP:
+        reason = "plain-http"
+        text = (
+            "the server does not speak TLS but, it seems, plain http; if that is wanted, add the "
+            "host to insecure_hosts"
         )
-    if (error.reason or "").upper() in _CLIENT_CERTIFICATE:
-        return TLSError(
-            f"{where}: the server wants a client certificate, or refused the one it got "
-            f"({said}); put client.cert and client.key into {places}",
-            host=where,
-            reason="client-certificate",
+    elif kind in _CLIENT_CERTIFICATE:
+        reason = "client-certificate"
+        text = _of_client(said, host, port, places)
+    return TLSError(f"{where}: {text}", host=where, reason=reason)
+
+
+def _of_client(said: str, host: str, port: int, places: CertificatePlaces) -> str:
+    clients: Sequence[tuple[Path, Path]] = ()
+    with contextlib.suppress(SettingsError):  # they have changed since
+        clients = places.find(host, port).clients
+    if clients:
+        return (
+            f"the server refused the client certificate {clients[0][0]} ({said}); see that it is "
+            "still valid, and signed by an authority that the server trusts"
         )
-    return TLSError(f"{where}: the TLS handshake failed ({said})", host=where)
+    return (
+        f"the server wants a client certificate, and there is none ({said}); put it as "
+        f"client.cert, and its key as client.key, into {places.shown(host, port)}"
+    )
 
 
 def _reason(error: ssl.SSLError) -> str:

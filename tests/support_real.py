@@ -34,6 +34,7 @@ def docker_registry(
     htpasswd: Path | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
+    client_ca: Path | None = None,
     extra: Mapping[str, Any] | None = None,
     deletes: bool = True,
 ) -> Iterator[str]:
@@ -52,6 +53,8 @@ def docker_registry(
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}
     if certificate is not None:
         config["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
+        if client_ca is not None:  # nobody without a certificate of its is let in
+            config["http"]["tls"]["clientcas"] = [str(client_ca)]
     root.mkdir(parents=True, exist_ok=True)
     settings = root.parent / f"{root.name}.yml"
     settings.write_text(json.dumps(config))  # JSON is YAML

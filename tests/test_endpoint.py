@@ -177,6 +177,25 @@ def test_a_certificate_that_is_not_trusted_is_the_reason_that_is_given(
     assert caught.value.reason == "unknown-ca"
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, "Client sent an HTTP request to an HTTPS server.\n"),
+        (400, "<center>The plain HTTP request was sent to HTTPS port</center>"),
+        (497, "The plain HTTP request was sent to HTTPS port"),
+        (400, "You're speaking plain HTTP to an SSL-enabled server port."),
+    ],
+)
+def test_plain_http_spoken_to_a_server_of_tls(transport: Transport, status: int, body: str) -> None:
+    with scripted(lambda request: request.answer(status, body)) as server:
+        with pytest.raises(
+            TLSError, match="speaks TLS, and refuses plain http; use https"
+        ) as caught:
+            Endpoint.discover(server.url, transport=transport)
+        assert (caught.value.reason, caught.value.retryable) == ("plain-https", False)
+        assert len(server.requests) == 1
+
+
 def test_what_is_no_registry_says_so(transport: Transport) -> None:
     with (
         scripted(lambda request: request.answer(body="<html>hello</html>")) as server,

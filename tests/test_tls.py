@@ -12,7 +12,7 @@ from scripted import Authority, scripted
 
 from registry_service.errors import RegistryError, SettingsError, TLSError
 from registry_service.settings import RegistrySettings
-from registry_service.tls import TLSContexts, find_certificates
+from registry_service.tls import CertificatePlaces, TLSContexts
 from registry_service.transport import Transport
 
 
@@ -86,8 +86,23 @@ def test_half_a_pair_names_the_other_half(tmp_path: Path, there: str, missing: s
     place.mkdir()
     (place / there).write_text("")
     with pytest.raises(SettingsError, match=missing) as caught:
-        find_certificates([tmp_path], "r.example", 443)
+        CertificatePlaces(roots=(tmp_path,)).find("r.example", 443)
     assert caught.value.status == 2
+
+
+def test_a_link_to_nothing_is_named_and_hides_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "r.example"
+    place.mkdir()
+    (place / "ca.crt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SettingsError, match=r"ca\.crt cannot be read: No such file"):
+        CertificatePlaces(roots=(tmp_path,)).find("r.example", 443)
+
+
+def test_what_an_error_names_are_the_places_that_count(tmp_path: Path) -> None:
+    places = CertificatePlaces(roots=(tmp_path,), own=lambda host, port: (tmp_path / "own",))
+    assert places.shown("r.example", 443) == f"{tmp_path / 'own'} or {tmp_path / 'r.example'}"
+    assert places.shown("r.example", 5000).endswith("r.example:5000")
+    assert "certs.d" in CertificatePlaces().shown("r.example", 443)
 
 
 def test_directories_with_and_without_a_port(tmp_path: Path) -> None:
@@ -96,7 +111,9 @@ def test_directories_with_and_without_a_port(tmp_path: Path) -> None:
         (tmp_path / name / "ca.crt").write_text("")
 
     def found(host: str, port: int) -> list[str]:
-        return [path.parent.name for path in find_certificates([tmp_path], host, port).roots]
+        return [
+            path.parent.name for path in CertificatePlaces(roots=(tmp_path,)).find(host, port).roots
+        ]
 
     assert found("r.example", 443) == ["r.example:443", "r.example"]
     assert found("r.example", 5000) == ["r.example:5000"]
@@ -108,8 +125,8 @@ def test_roots_of_several_directories_count_together(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "r.example").mkdir(parents=True)
         (tmp_path / name / "r.example" / "ca.crt").write_text("")
-    found = find_certificates(
-        [tmp_path / "one", tmp_path / "none", tmp_path / "two"], "r.example", 443
+    found = CertificatePlaces(roots=(tmp_path / "one", tmp_path / "none", tmp_path / "two")).find(
+        "r.example", 443
     )
     assert len(found.roots) == 2
 
@@ -121,11 +138,11 @@ def test_files_that_are_no_certificates_are_named(tmp_path: Path, files: list[st
     for name in files:
         (place / name).write_text("nonsense")
     with pytest.raises(SettingsError, match=str(place / files[0])):
-        TLSContexts([tmp_path]).get("r.example", 443)
+        TLSContexts(CertificatePlaces(roots=(tmp_path,))).get("r.example", 443)
 
 
 def test_a_context_is_made_anew_when_its_files_change(tmp_path: Path) -> None:
-    contexts = TLSContexts([tmp_path])
+    contexts = TLSContexts(CertificatePlaces(roots=(tmp_path,)))
     common = contexts.get("r.example", 443)
     assert contexts.get("other.example", 443) is common
     place = tmp_path / "r.example"
@@ -140,7 +157,7 @@ def test_a_context_is_made_anew_when_its_files_change(tmp_path: Path) -> None:
 
 
 def test_verification_is_never_off(tmp_path: Path) -> None:
-    context = TLSContexts([tmp_path]).get("r.example", 443)
+    context = TLSContexts(CertificatePlaces(roots=(tmp_path,))).get("r.example", 443)
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
 
 
@@ -164,7 +181,7 @@ def test_a_handshake_that_is_broken_off(tmp_path: Path) -> None:
 
 def test_closing_waits_for_what_was_begun_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the end of the process would take OpenSSL away from under a thread that is in it."""
-    contexts = TLSContexts(())
+    contexts = TLSContexts(CertificatePlaces())
     entered, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def roots(self: TLSContexts) -> None:
@@ -178,4 +195,4 @@ def test_closing_waits_for_what_was_begun_ahead(monkeypatch: pytest.MonkeyPatch)
     threading.Timer(0.05, may_end.set).start()
     contexts.close()
     assert ended.is_set()
-    TLSContexts(()).close()  # nothing was begun
+    TLSContexts(CertificatePlaces()).close()  # nothing was begun

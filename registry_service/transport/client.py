@@ -279,7 +279,7 @@ class Transport:
             cancel=cancel,
             send_timeout=request.read,
             total=request.total,
-            certs_dirs=self.settings.certs_dirs,
+            certificates=self._adapter.certificates,
             ended=self._forget,
             lease=lease,
             floor=None if request.read >= _FOREVER else self._floor,

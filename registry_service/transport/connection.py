@@ -11,8 +11,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 import requests.adapters
@@ -25,7 +24,7 @@ from ..errors import ProxyError, TLSError, UnreachableRegistryError
 from ..hosts import join_host_port
 from ..proxies import Proxy
 from ..settings import RegistrySettings
-from ..tls import TLSContexts, tls_error
+from ..tls import CertificatePlaces, TLSContexts, tls_error
 from . import socks
 from .exchange import current_exchange
 from .floor import FlooredSocket
@@ -119,7 +118,7 @@ class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
             exchange = current_exchange.get()
             exchange.check()
             host, port = self._server()
-            raise tls_error(error, host=host, port=port, dirs=exchange.certs_dirs) from error
+            raise tls_error(error, host, port, exchange.certificates) from error
         except OSError as error:
             current_exchange.get().check()
             raise _handshake_failure(join_host_port(*self._server()), error) from error
@@ -131,7 +130,7 @@ class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
         except OSError as error:
             exchange = current_exchange.get()
             exchange.check()
-            raise _proxy_untrusted(error, self.host, self.port, exchange.certs_dirs) from error
+            raise _proxy_untrusted(error, self.host, self.port, exchange.certificates) from error
 
     def _server(self) -> tuple[str, int]:
         """Whom TLS is spoken with, whether through a proxy or not."""
@@ -174,11 +173,11 @@ def _tunnel_refused(head: Head, proxy: str, where: str) -> ProxyError:
 
 
 def _proxy_untrusted(
-    error: OSError, host: str, port: int, certs_dirs: Sequence[Path]
+    error: OSError, host: str, port: int, certificates: CertificatePlaces
 ) -> ProxyError:
     cause: UnreachableRegistryError
     if isinstance(error, ssl.SSLError):
-        cause = tls_error(error, host=host, port=port, dirs=certs_dirs)
+        cause = tls_error(error, host, port, certificates)
     else:
         cause = _handshake_failure(join_host_port(host, port), error)
     said = str(cause)
@@ -218,7 +217,10 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
-        self._contexts = TLSContexts(settings.certs_dirs, own=settings.own_certs_dirs)
+        self.certificates = CertificatePlaces(
+            roots=settings.certs_dirs, own=settings.own_certs_dirs
+        )
+        self._contexts = TLSContexts(self.certificates)
         self._lock = threading.Lock()  # guards the table of what goes through proxies
         self._proxied: dict[Proxy, tuple[ssl.SSLContext | None, urllib3.PoolManager]] = {}
         super().__init__(pool_connections=64, pool_maxsize=settings.connections_per_host)

@@ -9,13 +9,13 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from ..cancel import Cancellation
 from ..errors import CancelledError, ProxyError, RegistryTimeoutError, UnreachableRegistryError
 from ..hosts import join_host_port
 from ..proxies import Proxy
+from ..tls import CertificatePlaces
 from .floor import Floor
 from .gate import Lease
 from .resolver import Address, Resolver
@@ -44,7 +44,7 @@ class Exchange:
         cancel: Cancellation,
         send_timeout: float,
         total: float | None = None,
-        certs_dirs: Sequence[Path] = (),
+        certificates: CertificatePlaces | None = None,
         ended: Callable[[Exchange], object] = lambda exchange: None,
         lease: Lease | None = None,
         floor: Floor | None = None,
@@ -54,7 +54,8 @@ class Exchange:
         self.lease = lease  # the request's share of its host's limits; None without any
         self.floor = floor  # the least that the answer's body comes at; None for no such thing
         self.socks: Proxy | None = None  # what makes the connections, where that is not we
-        self.certs_dirs = certs_dirs  # for errors, which say where a certificate belongs
+        # for errors, which say where a certificate belongs
+        self.certificates = certificates or CertificatePlaces()
         self.expired = False
         self.ended = False
         self._resolver = resolver

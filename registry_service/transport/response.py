@@ -241,7 +241,7 @@ def translate(error: Exception, exchange: Exchange, method: str, url: str) -> Re
     for inner in chain:
         if isinstance(inner, ssl.SSLError) and not isinstance(inner, ssl.SSLEOFError):
             _, host, port = origin(url)
-            return tls_error(inner, host=host, port=port, dirs=exchange.certs_dirs)
+            return tls_error(inner, host, port, exchange.certificates)
     for inner in chain:
         if isinstance(inner, TooSlowError):
             return RegistryTimeoutError(f"{what}: the server is too slow: {inner}", code="too-slow")

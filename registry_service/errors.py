@@ -84,9 +84,13 @@ _OPEN_PARAMETERS = frozenset(
 )
 
 
+_SHOWN_URL = 1000  # characters
+
+
 def show_url(url: str) -> str:
     """``url`` as it may be shown: no user information, no fragment, and of its query only
-    the values that name content. A presigned URL keeps its parameters' names."""
+    the values that name content. A presigned URL keeps its parameters' names. What a server
+    makes too long to read is cut off."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -96,7 +100,8 @@ def show_url(url: str) -> str:
         )
     except ValueError:
         return "(a malformed URL)"
-    return urlunsplit((parts.scheme, host, parts.path, query, ""))
+    shown = urlunsplit((parts.scheme, host, parts.path, query, ""))
+    return shown if len(shown) <= _SHOWN_URL else f"{shown[:_SHOWN_URL]}…"
 
 
 class RegistryError(Exception):

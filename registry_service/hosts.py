@@ -21,6 +21,7 @@ __all__ = [
 PUBLIC_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 PUBLIC_REGISTRY = "registry-1.docker.io"
 _OLD_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{0,16}|0[0-7]{0,16}|[1-9][0-9]{0,16}")
+_LONGEST_NAME = 255  # characters of a host's name (RFC 1123, section 2.1)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -56,9 +57,9 @@ def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of an http or https URL. Raises ValueError."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
-    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if scheme not in _DEFAULT_PORTS or not 0 < len(parts.hostname or "") <= _LONGEST_NAME:
         raise ValueError("not an http or https URL")
-    return scheme, parts.hostname.lower(), parts.port or _DEFAULT_PORTS[scheme]
+    return scheme, str(parts.hostname).lower(), parts.port or _DEFAULT_PORTS[scheme]
 
 
 def is_loopback(host: str) -> bool:

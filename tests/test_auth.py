@@ -193,6 +193,26 @@ def test_the_challenges_scope_widens_what_is_asked(transport: Transport) -> None
     assert asked[1].index("repository%3Aa%3Apull%2Cpush") < asked[1].index("repository%3Ab%3Apull")
 
 
+def test_a_challenge_of_no_end_is_asked_for_as_far_as_makes_sense(transport: Transport) -> None:
+    scope = " ".join(
+        [f"repository:{'x' * 600}:pull", *(f"repository:{n}:pull" for n in range(900))]
+    )
+
+    def handler(request: Request) -> None:
+        if request.path.startswith("/token"):
+            request.answer(body={"token": "t"})
+        else:
+            challenge = f'Bearer realm="/token",scope="{scope}"'
+            request.answer(401, headers={**V2, "WWW-Authenticate": challenge})
+
+    with scripted(handler) as server:
+        with pytest.raises(LoginRequiredError):
+            client(transport, server.host, "me", "pw").get_manifest("a", "1")
+        asked = [path for path in server.paths() if path.startswith("/token")]
+        assert len(server.requests) == 5  # the ping, twice a token, twice the manifest
+    assert max(map(len, asked)) < 1000
+
+
 @pytest.mark.parametrize("challenge", ["Negotiate", 'Digest realm="x"'])
 def test_a_scheme_that_is_not_supported_is_named(transport: Transport, challenge: str) -> None:
     headers = {**V2, "WWW-Authenticate": challenge}

@@ -180,6 +180,10 @@ def test_other_failures_are_the_servers_own() -> None:
         ({"token": "t", "expires_in": 5}, "t", 60.0),
         ({"token": "t", "expires_in": "soon", "issued_at": "yesterday"}, "t", 60.0),
         ({"token": "t", "expires_in": 1e300}, "t", 86400.0),
+        ({"token": "t", "expires_in": 10**400}, "t", 86400.0),
+        ({"token": "t", "expires_in": -(10**400)}, "t", 60.0),
+        ({"token": "t", "expires_in": float("nan")}, "t", 60.0),
+        ({"token": "t", "expires_in": float("inf")}, "t", 86400.0),
         ({"token": "t", "expires_in": None, "issued_at": "2001-01-01T00:00:00Z"}, "t", 60.0),
     ],
 )
@@ -195,6 +199,12 @@ def test_what_servers_call_a_token(document: dict[str, Any], value: str, life: f
 def test_answers_without_a_token(body: bytes) -> None:
     with pytest.raises(ProtocolError, match=r"auth\.example/token"):
         Token.parse(body, URL)
+
+
+def test_a_token_that_no_header_can_carry_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="longer than 32768 characters") as caught:
+        Token.parse(json.dumps({"token": "t" * 40_000}).encode(), URL)
+    assert len(str(caught.value)) < 200
 
 
 # realms

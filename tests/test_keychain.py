@@ -455,12 +455,24 @@ def test_the_time_is_bounded_whoever_holds_the_output(script: str) -> None:
         ("{}", "lacks 'Username' or 'Secret'"),
         ('{"Username": "a:b", "Secret": "x"}', "a user name holds no ':'"),
         ('{"Username": 1, "Secret": "x"}', "lacks"),
+        (
+            '{"ServerURL": "evil.example", "Username": "ann", "Secret": "pl4nted"}',
+            f"its answer to 'get' for {HOST} is for another server, 'evil.example'",
+        ),
     ],
 )
 def test_an_answer_that_is_no_answer(home: Home, tmp_path: Path, answer: str, words: str) -> None:
     script(home, tmp_path, f"cat <<'EOF'\n{answer}\nEOF")
     with pytest.raises(CredentialStoreError, match=words):
         Helper(name="odd", environ=home.environ).get(HOST)
+
+
+@pytest.mark.parametrize("named", [HOST, f"https://{HOST}", f"https://{HOST.upper()}/v2/", ""])
+def test_a_server_may_be_written_in_other_ways(home: Home, tmp_path: Path, named: str) -> None:
+    answer = json.dumps({"ServerURL": named, "Username": "ann", "Secret": "pl4nted"})
+    script(home, tmp_path, f"echo '{answer}'")
+    found = Helper(name="odd", environ=home.environ).get(HOST)
+    assert found is not None and found.username == "ann"
 
 
 def test_an_answer_with_nothing_in_it_is_nothing(home: Home, tmp_path: Path) -> None:

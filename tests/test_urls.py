@@ -72,6 +72,16 @@ def test_where_a_server_points(target: str, url: str) -> None:
     assert follow("https://h/v2/a", target, "it") == url
 
 
+def test_a_name_and_a_path_without_end_are_cut_off() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        follow("https://h/", f"https://{'a' * 300}/", "it")
+    assert "no http or https URL" in str(caught.value)
+    with pytest.raises(ProtocolError) as caught:
+        follow("https://h/", f"http://other/{'a' * 60_000}", "it")
+    assert "plain http after https" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
 @pytest.mark.parametrize("target", ["http://[::1", "ftp://h/", "http://", "http://h:x/"])
 def test_what_is_no_url_is_a_clear_error(target: str) -> None:
     with pytest.raises(ProtocolError, match=r"^it: the server names"):

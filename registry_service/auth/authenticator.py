@@ -19,6 +19,9 @@ from .scope import merge
 __all__ = ["Authenticator"]
 
 _ANSWER_LIMIT = 1024 * 1024
+# Of a challenge's scopes: as many as one request can need, and as long as names can be.
+_MOST_SCOPES = 16
+_LONGEST_SCOPE = 512
 
 
 class Authenticator:
@@ -104,7 +107,8 @@ class Authenticator:
         if rejected is not None and rejected.startswith("Bearer "):
             key = self._key(challenge, merge(scopes))
             self._cache.forget(key, rejected.removeprefix("Bearer "))
-        return self._bearer(challenge, merge(scopes, challenge.scopes), cancel, observer)
+        asked = [scope for scope in challenge.scopes if len(scope) <= _LONGEST_SCOPE]
+        return self._bearer(challenge, merge(scopes, asked[:_MOST_SCOPES]), cancel, observer)
 
     def refused(
         self, scopes: Sequence[str], errors: Sequence[ServerError] = ()

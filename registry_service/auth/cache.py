@@ -14,7 +14,7 @@ from .flow import Token
 
 __all__ = ["TokenCache", "TokenKey"]
 
-_LIMIT = 4096  # tokens
+_LIMIT = 1024  # tokens
 _MARGIN = 10.0  # seconds before its end at which a token counts as expired
 
 

@@ -15,7 +15,13 @@ from urllib.parse import urlencode, urlsplit
 
 from ..challenge import Challenge
 from ..credentials import AuthConfig
-from ..errors import LoginRequiredError, ProtocolError, RegistryError, show_url
+from ..errors import (
+    LoginRequiredError,
+    ProtocolError,
+    RegistryError,
+    RegistryHTTPError,
+    show_url,
+)
 from ..hosts import is_private_literal, origin
 from ..urls import follow
 
@@ -23,7 +29,9 @@ __all__ = ["Token", "TokenAnswer", "TokenRequest", "check_realm", "token_flow"]
 
 CLIENT_ID = "registry-engine"
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
+_LONGEST = 32 * 1024  # characters of a token; no server takes a header of that length
 _LEAST_LIFE = 60.0  # seconds; what the token protocol says where the server does not
+_MOST_LIFE = 86_400.0
 _NO_POST = frozenset({400, 401, 404, 405, 501})
 _NO_GET = frozenset({404, 405, 501})
 
@@ -70,15 +78,22 @@ class Token:
         value = document.get("access_token") or document.get("token")
         if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             raise ProtocolError(f"{where}: the token server's answer holds no token")
-        life = document.get("expires_in")
-        if isinstance(life, bool) or not isinstance(life, (int, float)):
-            life = _LEAST_LIFE
+        if len(value) > _LONGEST:
+            raise ProtocolError(f"{where}: the token is longer than {_LONGEST} characters")
         identity = document.get("refresh_token")
         return cls(
             value=value,
-            life=min(max(float(life), _LEAST_LIFE), 86_400.0),
+            life=_life(document.get("expires_in")),
             identity=identity if isinstance(identity, str) else "",
         )
+
+
+def _life(stated: Any) -> float:
+    if isinstance(stated, bool) or not isinstance(stated, (int, float)):
+        return _LEAST_LIFE
+    if not stated >= _LEAST_LIFE:  # NaN is less than nothing
+        return _LEAST_LIFE
+    return float(min(stated, _MOST_LIFE))
 
 
 def check_realm(
@@ -204,12 +219,19 @@ def _get(
 def _refused(answer: TokenAnswer, url: str, credentials: AuthConfig) -> RegistryError:
     if answer.status in (400, 401, 403):
         host = urlsplit(url).netloc.rpartition("@")[2]
+        told = answer.error.errors if isinstance(answer.error, RegistryHTTPError) else ()
+        said = "; ".join(text for error in told if (text := str(error)))
+        said = f" ({said})" if said else ""
         if credentials.empty:
-            text = f"{host}: the token server gives no anonymous token; credentials are needed"
+            text = (
+                f"{host}: the token server gives no anonymous token{said}; credentials are needed"
+            )
         elif credentials.username and not credentials.identity_token:
-            text = f"{host}: the user name {credentials.username!r} or its password was refused"
+            text = (
+                f"{host}: the user name {credentials.username!r} or its password was refused{said}"
+            )
         else:
-            text = f"{host}: the identity token was refused; log in again"
+            text = f"{host}: the identity token was refused{said}; log in again"
         return LoginRequiredError(text, host=host, username=credentials.username)
     return answer.error or ProtocolError(
         f"{show_url(url)}: the token server answered {answer.status}"

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..credentials import AuthConfig
 from ..errors import CredentialsError, CredentialStoreError
+from .keys import host_of_key
 
 __all__ = ["HELPER_SECONDS", "Helper"]
 
@@ -57,6 +58,11 @@ class Helper:
         username, secret = document.get("Username"), document.get("Secret")
         if not isinstance(username, str) or not isinstance(secret, str):
             raise self._error("its answer to 'get' lacks 'Username' or 'Secret'")
+        named = document.get("ServerURL")
+        if isinstance(named, str) and named and host_of_key(named) != host_of_key(server):
+            raise self._error(
+                f"its answer to 'get' for {server} is for another server, {named[:_SHOWN]!r}"
+            )
         try:
             found = AuthConfig(username=username, password=secret, server_address=server)
         except CredentialsError as error:

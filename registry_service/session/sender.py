@@ -150,7 +150,8 @@ class Sender:
         """Pass on what the registry warns of (code 299), once for each text."""
         headers = response.header_values("Warning")
         for found in (one for header in headers for one in _WARNING.finditer(header)):
-            text = "".join(c for c in found[1].replace('\\"', '"') if c.isprintable())
+            text = response.hide(found[1].replace('\\"', '"'))
+            text = "".join(c for c in text if c.isprintable())
             with self._lock:
                 new = text not in self._warned and len(self._warned) < _WARNINGS
                 if new:

@@ -27,6 +27,7 @@ from .gate import Clock, Gate, Gates
 from .resolver import Resolver
 from .response import Response, translate
 from .retry import RetryPolicy
+from .veil import Veil
 
 __all__ = ["Transport", "same_origin"]
 
@@ -50,6 +51,7 @@ class _Request:
     headers: Mapping[str, str]
     body: Body | None
     sealed: bool
+    form: bytes
     connect: float
     read: float
     total: float | None
@@ -178,6 +180,7 @@ class Transport:
             headers=self._merged(headers or {}),
             body=Body.of(body) if isinstance(body, bytes) else body,
             sealed=sealed,
+            form=body if sealed and isinstance(body, bytes) else b"",
             connect=connect,
             read=read,
             total=total,
@@ -290,7 +293,13 @@ class Transport:
             raw = self._exchange(request, exchange)
             if raw.status == 407:
                 raise _proxy_login(request, raw)
-            response = Response(raw, method=request.method, url=request.url, exchange=exchange)
+            response = Response(
+                raw,
+                method=request.method,
+                url=request.url,
+                exchange=exchange,
+                veil=Veil(headers=request.headers, form=request.form),
+            )
             if request.whole and response.status == 200:
                 response.load(request.whole)
             return response

@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from .exchange import Exchange
 from .floor import TooSlowError
 from .gate import Lease
 from .retry import parse_retry_after
+from .veil import Veil
 
 __all__ = ["Response", "translate"]
 
@@ -50,14 +52,23 @@ class Response:
     """
 
     def __init__(
-        self, raw: urllib3.HTTPResponse, *, method: str, url: str, exchange: Exchange
+        self,
+        raw: urllib3.HTTPResponse,
+        *,
+        method: str,
+        url: str,
+        exchange: Exchange,
+        veil: Veil | None = None,
     ) -> None:
         self._raw = raw
         self._exchange = exchange
+        self._veil = veil or Veil()
         self.method = method
         self.url = url
         self.status = raw.status
         self.reason = _clean(raw.reason or "")
+        if self.status >= 400:
+            self.reason = self.hide(self.reason)
         self.headers = raw.headers
         self.count = 0  # bytes of the body seen so far
         self._loaded: bytes | None = None
@@ -177,11 +188,15 @@ class Response:
             self.close()
             return ()
         try:
-            return _server_errors(self.read(ERROR_BODY_LIMIT))
+            return _server_errors(self.read(ERROR_BODY_LIMIT), self.hide)
         except (ConnectionBrokenError, ProtocolError):
             return ()
         finally:
             self.close()
+
+    def hide(self, text: str) -> str:
+        """The server's ``text`` without the secrets that the request carried to it."""
+        return self._veil.hide(text)
 
     def _granted(self, lease: Lease, buffer: memoryview) -> memoryview:
         """As much of the buffer as may be filled now, after a wait for that."""
@@ -285,36 +300,37 @@ def _content_length(raw: urllib3.HTTPResponse) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _server_errors(body: bytes) -> tuple[ServerError, ...]:
+def _server_errors(body: bytes, hide: Callable[[str], str]) -> tuple[ServerError, ...]:
     """The distribution's ``{"errors": [{code, message, detail}]}``, the token servers'
-    ``{"details": …}`` or ``{"error": …}``, or else the text as it is."""
+    ``{"details": …}`` or ``{"error": …}``, or else the text as it is. ``hide`` takes secrets
+    out of a text."""
     text = body.decode("utf-8", "replace").strip()
     if not text:
         return ()
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return () if text.startswith("<") else (ServerError(message=_clean(text)),)
+        return () if text.startswith("<") else (ServerError(message=_clean(hide(text))),)
     if isinstance(document, dict):
         entries = document.get("errors")
         if isinstance(entries, list):
-            return tuple(_entry(entry) for entry in entries[:16])
+            return tuple(_entry(entry, hide) for entry in entries[:16])
         for key in ("details", "error_description", "message", "error"):
             if isinstance(document.get(key), str):
-                return (ServerError(message=_clean(document[key])),)
-    return (ServerError(message=_clean(text)),)
+                return (ServerError(message=_clean(hide(document[key]))),)
+    return (ServerError(message=_clean(hide(text))),)
 
 
-def _entry(entry: Any) -> ServerError:
+def _entry(entry: Any, hide: Callable[[str], str]) -> ServerError:
     if not isinstance(entry, dict):
-        return ServerError(message=_clean(str(entry)))
+        return ServerError(message=_clean(hide(str(entry))))
     detail = entry.get("detail")
     if detail is not None and not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False)
     return ServerError(
-        code=_clean(str(entry.get("code") or "")),
-        message=_clean(str(entry.get("message") or "")),
-        detail=_clean(detail or ""),
+        code=_clean(hide(str(entry.get("code") or ""))),
+        message=_clean(hide(str(entry.get("message") or ""))),
+        detail=_clean(hide(detail or "")),
     )
 
 

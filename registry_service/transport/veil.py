@@ -1,0 +1,70 @@
+"""What a request carries and nobody is to read, even where a server says it back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+__all__ = ["Veil"]
+
+#: Headers of a request that say nothing about who asks.
+_OPEN: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "if-match",
+        "if-none-match",
+        "range",
+        "user-agent",
+    }
+)
+_OPEN_FIELDS: Final = frozenset(
+    {"access_type", "client_id", "grant_type", "scope", "service", "username"}
+)
+_SHORTEST: Final = 4  # characters; less than that is in every text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Veil:
+    """The headers of a request, and its body where that is a form with credentials."""
+
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    form: bytes = dataclasses.field(default=b"", repr=False)
+
+    def hide(self, text: str) -> str:
+        """``text`` without the secrets of the request."""
+        for word in sorted(set(self._words()), key=len, reverse=True):
+            if len(word) >= _SHORTEST:
+                text = text.replace(word, "***")
+        return text
+
+    def _words(self) -> Iterator[str]:
+        for name, value in self.headers.items():
+            if name.lower() in _OPEN:
+                continue
+            yield value
+            if name.lower() == "authorization":
+                yield from _credentials(value)
+        for name, value in parse_qsl(self.form.decode("utf-8", "replace")):
+            if name not in _OPEN_FIELDS:
+                yield value
+
+
+def _credentials(value: str) -> Iterator[str]:
+    scheme, _, rest = value.partition(" ")
+    yield rest
+    if scheme.lower() != "basic":
+        return
+    try:
+        pair = base64.b64decode(rest).decode()
+    except (binascii.Error, ValueError):
+        return
+    yield pair
+    yield pair.partition(":")[2]

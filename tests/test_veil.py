@@ -1,0 +1,134 @@
+"""Servers that say back what they were told: nobody else gets to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import Request, scripted
+
+from registry_service.auth import Authenticator
+from registry_service.credentials import AuthConfig
+from registry_service.endpoint import Endpoint
+from registry_service.errors import RegistryError
+from registry_service.observe import Observer
+from registry_service.session.v2 import V2Client
+from registry_service.settings import RegistrySettings
+from registry_service.transport import Transport
+from registry_service.transport.veil import Veil
+
+V2 = {"Docker-Distribution-Api-Version": "registry/2.0"}
+PASSWORD, TOKEN, META = "pl4nted-passw0rd", "pl4nted-t0ken", "pl4nted-m3ta"
+IDENTITY = "pl4nted-1dentity"
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(RegistrySettings(retries=1, retry_wait_max=0.1)) as transport:
+        yield transport
+
+
+def echo(request: Request, status: int, **headers: str) -> None:
+    """Everything that came, in each form in which an answer can say something."""
+    given = " ".join([*request.headers.values(), request.read_body().decode(), PASSWORD])
+    error = {"code": given[:300], "message": given, "detail": {"said": given}}
+    request.answer(
+        status,
+        {"errors": [error], "details": given},
+        {**V2, "Warning": f'299 - "{given}"', **headers},
+    )
+
+
+def told(transport: Transport, url: str, auth: AuthConfig) -> str:
+    lines: list[str] = []
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        lines.append(f"{level} {text} {fields}")
+
+    observer = Observer(log=log)
+    endpoint = Endpoint.discover(url, transport=transport, observer=observer)
+    client = V2Client(
+        endpoint,
+        transport,
+        Authenticator(endpoint, transport, auth),
+        headers={"X-Meta-Key": (META,)},
+        observer=observer,
+    )
+    with pytest.raises(RegistryError) as caught:
+        client.get_manifest("a/b", "1")
+    return "\n".join([str(caught.value), *lines])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_a_registry_that_says_back_what_it_was_told(
+    transport: Transport, status: int, scheme: str
+) -> None:
+    def handler(request: Request) -> None:
+        if request.path.startswith("/token"):
+            request.answer(body={"token": TOKEN})
+        elif "Authorization" in request.headers:
+            echo(request, status)
+        else:
+            echo(request, 401, **{"WWW-Authenticate": f'{scheme} realm="/token"'})
+
+    auth = AuthConfig(username="ann", password=PASSWORD)
+    with scripted(handler) as server:
+        shown = told(transport, server.url, auth)
+    # the password itself is not the registry's to know where there are tokens
+    for secret in (TOKEN, META, auth.basic, *([PASSWORD] if scheme == "Basic" else [])):
+        assert secret not in shown
+    assert "***" in shown or (scheme, status) == ("Basic", 401)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+@pytest.mark.parametrize(
+    "auth",
+    [
+        AuthConfig(username="ann", password=PASSWORD),
+        AuthConfig(username="ann", identity_token=IDENTITY),
+    ],
+    ids=["password", "identity token"],
+)
+def test_a_token_server_that_says_back_what_it_was_told(
+    transport: Transport, status: int, auth: AuthConfig
+) -> None:
+    def handler(request: Request) -> None:
+        if request.path.startswith("/token"):
+            given = f"{request.headers.get('Authorization')} {request.read_body().decode()}"
+            body = parse_qs(given.partition(" ")[2])
+            request.answer(status, {"details": f"bad {given} {body.get('refresh_token')}"})
+        else:
+            request.answer(401, headers={**V2, "WWW-Authenticate": 'Bearer realm="/token"'})
+
+    with scripted(handler) as server:
+        shown = told(transport, server.url, auth)
+    assert AuthConfig(username="ann", password=PASSWORD).basic not in shown
+    if auth.identity_token:
+        assert IDENTITY not in shown
+    assert "***" in shown or "bad" not in shown
+
+
+@given(
+    st.text(st.characters(blacklist_categories=["Cs"]), min_size=4, max_size=40),
+    st.text(st.characters(blacklist_categories=["Cs"]), max_size=40),
+)
+def test_no_text_shows_a_password_or_its_header(password: str, around: str) -> None:
+    auth = AuthConfig(username="ann", password=password)
+    header = auth.basic
+    veil = Veil(headers={"Authorization": header, "Accept": "application/json"})
+    shown = veil.hide(f"{around} {password} {header} {header.partition(' ')[2]} {around}")
+    assert header.partition(" ")[2] not in shown
+    assert password not in shown.replace("***", "") or password in around or "*" in password
+    assert repr(veil) == "Veil()"
+
+
+def test_what_is_no_secret_stays() -> None:
+    headers: dict[str, Any] = {"User-Agent": "me/1", "Range": "bytes=0-", "Accept": "text/plain"}
+    text = "me/1 asks for bytes=0- as text/plain: repository:a:pull, ann"
+    veil = Veil(headers=headers, form=b"scope=repository%3Aa%3Apull&username=ann&password=s3cr3t")
+    assert veil.hide(f"{text} s3cr3t") == f"{text} ***"

@@ -20,6 +20,7 @@ import pytest
 from support_daemon import Daemon, Result, running_daemon
 from support_helper import FakeHelper
 from support_real import docker_registry, skopeo
+from support_tokens import token_server
 
 from registry_service.commands.login import normal_host
 from registry_service.errors import LoginRequiredError
@@ -147,6 +148,44 @@ def test_behind_htpasswd_login_lets_everything_in_until_logout(
         assert (again.stdout, f"no login for {host}" in again.stderr) == ("", True)
     assert SECRET not in daemon.log()
     assert "wrong horse" not in daemon.log()
+
+
+def test_behind_a_token_server_login_lets_in_until_logout(
+    daemon: Daemon, ann: User, tmp_path: Path
+) -> None:
+    access = {"ann": {"team/app": "pull,push"}}
+    with (
+        token_server(tmp_path, users=USERS, access=access) as tokens,
+        docker_registry(tmp_path / "registry", extra={"auth": tokens.settings}) as host,
+        Registry() as other,
+    ):
+        push_image(other, "team/app", "1", random_image(3, layers=2))
+        ann.well("pull", f"{other.host}/team/app:1")
+        ann.well("tag", f"{other.host}/team/app:1", f"{host}/team/app:1")
+
+        wrong = ann.login(host, password="wr0ng-Passw0rd")
+        assert wrong.returncode == 1
+        assert f"{host}, whose tokens come from 127.0.0.1:" in wrong.stderr
+        assert "the user name 'ann' or its password was refused" in wrong.stderr
+        assert "wr0ng" not in wrong.stderr and not ann.config.exists()
+
+        right = ann.login(host)
+        assert right.stdout.strip() == "Login Succeeded"
+        assert f"an identity token for {host} is kept in {ann.config}" in right.stderr
+        assert SECRET not in ann.config.read_text()
+        ann.well("push", f"{host}/team/app:1")
+        assert tokens.asked[-1].grant == "refresh_token"
+        ann.well("tags", f"{host}/team/app")
+        denied = ann.run("tags", f"{host}/team/other")
+        assert "refuses the user 'ann' for repository:team/other:pull" in denied.stderr
+        assert '"Action"' not in denied.stderr  # the server's own form of the same
+
+        ann.well("logout", host)
+        assert not ann.config.exists()
+        after = ann.run("tags", f"{host}/team/app")
+        assert after.returncode == 1 and "asks for a login" in after.stderr
+        log = daemon.log()
+    assert SECRET not in log and not any(token in log for token in tokens.identities)
 
 
 def test_what_podman_s_family_logs_in_with_is_found(
@@ -324,6 +363,17 @@ def test_a_login_that_is_interrupted_keeps_nothing(registry: Registry, ann: User
 )
 def test_how_a_host_may_be_written(written: str, host: str) -> None:
     assert normal_host(written) == host
+
+
+def test_a_scheme_that_is_written_is_kept_to(registry: Registry, ann: User) -> None:
+    before = len(registry.requests)
+    refused = ann.login(f"https://{registry.host}")
+    assert refused.returncode == 1
+    assert "does not speak TLS" in refused.stderr
+    assert len(registry.requests) == before  # the password did not go in plain http instead
+    assert not ann.config.exists()
+    assert ann.login(f"http://{registry.host}").returncode == 0
+    assert list(ann.document["auths"]) == [registry.host]
 
 
 # whose credentials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 
@@ -117,7 +118,9 @@ class Authenticator:
         host, name = self.host, self.credentials.username
         with self._lock:
             bearer = self._challenge is not None and self._challenge.scheme == "bearer"
-        said = "; ".join(text for error in errors if (text := str(error)))
+        # without the details: they are the scopes again, in the server's own form
+        brief = (dataclasses.replace(error, detail="") for error in errors)
+        said = "; ".join(text for error in brief if (text := str(error)))
         said = f" ({said})" if said else ""
         wanted = f" for {', '.join(scopes)}" if scopes else ""
         if self.credentials.empty:
@@ -186,8 +189,12 @@ class Authenticator:
             except LoginRequiredError as error:
                 if error.host == self.host:
                     raise
+                said = str(error).removeprefix(f"{error.host}: ")
+                where = f"{self.host}, whose tokens come from {error.host}"
                 raise LoginRequiredError(
-                    f"{self.host} asks for a login: {error}",
+                    f"{where}, asks for a login: {said}"
+                    if self.credentials.empty
+                    else f"{where}: {said}",
                     host=self.host,
                     username=error.username,
                 ) from None

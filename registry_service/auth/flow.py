@@ -224,14 +224,14 @@ def _refused(answer: TokenAnswer, url: str, credentials: AuthConfig) -> Registry
         said = f" ({said})" if said else ""
         if credentials.empty:
             text = (
-                f"{host}: the token server gives no anonymous token{said}; credentials are needed"
+                f"{host}: the token server gives no anonymous token; credentials are needed{said}"
             )
         elif credentials.username and not credentials.identity_token:
             text = (
                 f"{host}: the user name {credentials.username!r} or its password was refused{said}"
             )
         else:
-            text = f"{host}: the identity token was refused{said}; log in again"
+            text = f"{host}: the identity token was refused; log in again{said}"
         return LoginRequiredError(text, host=host, username=credentials.username)
     return answer.error or ProtocolError(
         f"{show_url(url)}: the token server answered {answer.status}"

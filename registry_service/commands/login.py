@@ -30,10 +30,12 @@ def login(session: Session, host: str, user: str | None, password_stdin: bool) -
     from ..credentials import AuthConfig
     from ..keychain.keys import key_of
 
+    scheme = host.partition("://")[0] if "://" in host else ""
     host = normal_host(host)
     given = read_credentials(user or _ask_user(password_stdin), password_stdin)
     # said in so many words: the engine may have another index, whose these are not
-    status, identity = _check(session, {**given, "serveraddress": key_of(host)})
+    address = f"{scheme}://{host}" if scheme and host else key_of(host)
+    status, identity = _check(session, {**given, "serveraddress": address})
     kept = {"username": given["username"], "identitytoken": identity} if identity else given
     with translated():
         place = keychain_of(session).store(host, AuthConfig.from_mapping(kept))

@@ -190,6 +190,13 @@ def test_a_layout_that_loses_its_blobs_is_an_error_and_heals(store: Store) -> No
     store.tag("h.io/a:1", kept)
 
 
+def test_a_place_of_which_the_parent_may_not_be_read_can_be_a_store(place: Path) -> None:
+    with mode(place, 0o300), make_store(place) as made:
+        kept = made.put(b"raw", "a/b")
+        made.tag("h.io/a:1", kept)
+        assert made.references() == [("h.io/a:1", kept)]
+
+
 def test_what_is_no_file_among_the_partial_ones_is_left_alone(store: Store, place: Path) -> None:
     other = place / "ingest" / "x.partial"
     other.mkdir()

@@ -77,12 +77,16 @@ def check_space(path: Path, needed: int) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make ``path`` and what is missing above it, each for its owner only, and durable."""
+    """Make ``path`` and what is missing above it, each for its owner only; durable where that
+    can be had."""
     try:
         for directory in (*reversed(path.parents), path):
             if not directory.is_dir():
                 directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-                sync_directory(directory.parent)
+                with contextlib.suppress(
+                    StoreError
+                ):  # it may be another's, who lets nobody read it
+                    sync_directory(directory.parent)
     except OSError as error:
         raise disk_error(error, path, "make the directory") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -15,9 +16,13 @@ from support_referrers import client, put_artifact
 from support_service import Bench
 
 from engine import Status
+from registry_service.auth import Authenticator
 from registry_service.capabilities import CapabilityTable
+from registry_service.constants import APIVersion
+from registry_service.credentials import AuthConfig
 from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
+from registry_service.endpoint import Endpoint
 from registry_service.errors import (
     DigestMismatchError,
     ManifestError,
@@ -29,6 +34,7 @@ from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
 from registry_service.media import OCI_LAYER, SCHEMA1_UNSIGNED
 from registry_service.observe import Observer
 from registry_service.session.streaming import LostUploadError
+from registry_service.session.v2 import V2Client
 from registry_service.settings import RegistrySettings
 from registry_service.testing import Registry
 from registry_service.testing.images import push_image, random_image
@@ -50,7 +56,7 @@ def transport() -> Iterator[Transport]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
+    made = Bench(tmp_path / "state", retries=2, retry_wait_max=0.05)
     yield made
     made.engine.shutdown(grace=0)
 
@@ -433,3 +439,85 @@ def test_a_companion_of_no_known_kind_is_no_companion(bench: Bench) -> None:
                 job = bench.job(verb, place, *args, referrers=True)
                 assert job.run() is Status.OK, job.stderr.text()
                 assert "is passed over" in job.stderr.text()
+
+
+def test_what_comes_with_the_second_answer_is_noted_too(transport: Transport) -> None:
+    """The first one asks who it is; the limits and the warnings come with the second."""
+    told: list[str] = []
+
+    def handler(request: Request) -> None:
+        if "Authorization" not in request.headers:
+            request.answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+            return
+        warned = {"Warning": '299 - "soon"', "RateLimit-Remaining": "7;w=60"}
+        request.answer(200, {"tags": []}, warned)
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        told.append(text)
+
+    table = CapabilityTable()
+    with scripted(handler) as server:
+        endpoint = Endpoint(url=f"{server.url}/", version=APIVersion.V2, transport=transport)
+        auth = Authenticator(endpoint, transport, AuthConfig(username="a", password="b"))
+        one = V2Client(endpoint, transport, auth, capabilities=table, observer=Observer(log=log))
+        assert list(one.tags("a")) == []
+        assert [text for text in told if "soon" in text] == [f"{server.host} warns: soon"]
+        assert table.of(server.host).rate_remaining == 7
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_blob_that_is_encoded_on_its_way_is_the_blob(
+    bench: Bench, registry: Registry, cut: int
+) -> None:
+    """Ranges and lengths are those of the encoded bytes then, and of no use here."""
+    push_image(registry, NAME, "1", IMAGE)
+    (first, *_) = IMAGE.layers
+    packed = gzip.compress(first)
+    times = 0
+
+    def encode(request: Request) -> None:
+        nonlocal times
+        times += 1
+        begin = int((request.headers.get("Range") or "bytes=0-")[6:-1])
+        part = packed[begin:]
+        headers = {"Content-Encoding": "gzip"}
+        if begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(packed) - 1}/{len(packed)}"
+        if times <= cut:
+            request.answer(200, part[: len(part) // 2], headers, length=len(part))
+            request.drop()
+        else:
+            request.answer(206 if begin else 200, part, headers)
+
+    digest = str(Digest.of(first))
+    with scripted(encode) as server, Registry() as target:
+        registry.add_fault(f"redirect:to=http://{server.host},path=/blobs/{digest}")
+        place = f"{registry.host}/{NAME}:1"
+        bench.run("pull", place)
+        assert bench.broken() == []
+        times = 0
+        bench.run("copy", place, f"{target.host}/{NAME}")
+        assert target.blob(NAME, digest) == first
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_size_that_lies_is_said_and_names_nothing(
+    bench: Bench, registry: Registry, by: int
+) -> None:
+    registry.put_blob(NAME, BLOB)
+    registry.put_blob(NAME, b"{}")
+    lying = {**descriptor(OCI_LAYER, BLOB), "size": len(BLOB) + by}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor("application/x", b"{}"),
+        "layers": [lying],
+    }
+    registry.put_manifest(NAME, "1", json.dumps(document).encode(), OCI_MANIFEST)
+    place = f"{registry.host}/{NAME}:1"
+    with Registry() as target:
+        for verb, args in (("pull", ()), ("copy", (f"{target.host}/{NAME}",))):
+            _, message = bench.fail(verb, place, *args)
+            assert lying["digest"] in message
+        assert target.tags(NAME) == []
+    assert bench.names == []

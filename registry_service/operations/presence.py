@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import RegistryHTTPError
+from ..errors import ProtocolError, RegistryHTTPError
 from ..session.v2 import V2Client
 
 __all__ = ["has_blob", "has_manifest"]
@@ -17,6 +17,8 @@ def has_blob(client: V2Client, repository: str, descriptor: Descriptor) -> bool:
         return client.blob_size(repository, descriptor.digest) == descriptor.size
     except RegistryHTTPError as error:
         return _absent(error)
+    except ProtocolError:  # it does not say the size
+        return False
 
 
 def has_manifest(client: V2Client, repository: str, locator: str, digest: Digest) -> bool:

@@ -7,14 +7,16 @@ from typing import Final
 
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
-from ..errors import DigestMismatchError, InvalidDigestError, ManifestError
+from ..errors import DigestMismatchError, DoesNotExistError, InvalidDigestError, ManifestError
 from ..media import MANIFEST_TYPES, SCHEMA1_TYPES, VAGUE_TYPES
 from ..transport import Response
 
 __all__ = [
+    "absent",
     "described",
     "digest_of",
     "header_digest",
+    "is_encoded",
     "is_whole",
     "number",
     "stated_digest",
@@ -22,6 +24,17 @@ __all__ = [
 ]
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
+
+
+def absent(response: Response, what: str) -> DoesNotExistError:
+    """The error of an answer that says that ``what`` is not there."""
+    return DoesNotExistError(
+        what,
+        http_status=response.status,
+        method=response.method,
+        url=response.url,
+        errors=response.errors(),
+    )
 
 
 def verified(raw: bytes, digest: Digest, what: str) -> bytes:
@@ -80,6 +93,12 @@ def described(response: Response, reference: str | Digest) -> Descriptor | None:
         return Descriptor(media_type=kind, digest=digest, size=size)
     except ManifestError:  # a type that is none
         return None
+
+
+def is_encoded(response: Response) -> bool:
+    """Whether the body is compressed on its way, so that its length is not the content's."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return encoding not in ("", "identity")
 
 
 def is_whole(response: Response) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,23 @@ __all__ = ["Sender"]
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.){1,1000})"')
 _WARNINGS: Final = 100
 _QUOTA: Final = {"rate_limit": "RateLimit-Limit", "rate_remaining": "RateLimit-Remaining"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A request, whoever it says that it is from. ``own``: it goes to the registry itself."""
+
+    method: str
+    url: str
+    own: bool
+    headers: Mapping[str, str]
+    body: Body | bytes | None
+    idempotent: bool | None
+    patient: bool
+    retries: int | None
+    hasty: bool
+    whole: int
+    cancel: Cancellation
 
 
 class Sender:
@@ -92,51 +110,70 @@ class Sender:
         ``authorization`` is what to send where no challenge is known yet. Raises
         `LoginRequiredError` and what the transport raises.
         """
-        cancel = cancel or self.cancel
         own = url.startswith(self.endpoint.url) or same_origin(url, self.endpoint.url)
-        asks = own and not self._authorized
-        sent = self._merged(headers, own)
+        call = _Call(
+            method=method,
+            url=url,
+            own=own,
+            headers=self._merged(headers, own),
+            body=body,
+            idempotent=idempotent,
+            patient=patient,
+            retries=self._retries if retries is None else retries,
+            hasty=hasty,
+            whole=whole,
+            cancel=cancel or self.cancel,
+        )
+        first = authorization
+        if own and not self._authorized:
+            first = self.authenticator.authorize(scopes, call.cancel, self.observer) or first
+        response = self._request(call, first if own else None)
+        if response.status != 401:
+            return response
+        second = self._answer(call, response, scopes, first)
+        response = self._request(call, second)
+        if response.status == 401:
+            raise self.authenticator.refused(scopes, response.errors())
+        return response
 
-        def request(value: str | None) -> Response:
-            return self.transport.request(
-                method,
-                url,
-                headers=sent if value is None else {**sent, "Authorization": value},
-                body=body,
-                cancel=cancel,
+    def _request(self, call: _Call, authorization: str | None) -> Response:
+        headers = call.headers
+        if authorization is not None:
+            headers = {**headers, "Authorization": authorization}
+        try:
+            response = self.transport.request(
+                call.method,
+                call.url,
+                headers=headers,
+                body=call.body,
+                cancel=call.cancel,
                 observer=self.observer,
                 timeout=self._timeout,
-                idempotent=idempotent,
-                patient=patient,
-                retries=self._retries if retries is None else retries,
-                hasty=hasty,
-                whole=whole,
+                idempotent=call.idempotent,
+                patient=call.patient,
+                retries=call.retries,
+                hasty=call.hasty,
+                whole=call.whole,
             )
-
-        first = authorization
-        if asks:
-            first = self.authenticator.authorize(scopes, cancel, self.observer) or first
-        try:
-            response = request(first if own else None)
         except (UnreachableRegistryError, ConnectionBrokenError):
-            if own:
+            if call.own:
                 self._on_lost()
             raise
         self._warn(response)
         self._quota(response)
-        if response.status != 401:
-            return response
-        if own and self._authorized:
+        return response
+
+    def _answer(
+        self, call: _Call, response: Response, scopes: Sequence[str], first: str | None
+    ) -> str:
+        """What to send after a 401. Raises `LoginRequiredError` where there is nothing."""
+        if call.own and self._authorized:
             raise self._header_refused(response)
-        if not asks or not same_origin(response.url, self.endpoint.url):
+        if not call.own or not same_origin(response.url, self.endpoint.url):
             raise self.authenticator.refused(scopes, response.errors())
         challenges = parse_challenges(response.header_values("WWW-Authenticate"))
         response.errors()
-        second = self.authenticator.challenged(challenges, scopes, first, cancel, self.observer)
-        response = request(second)
-        if response.status == 401:
-            raise self.authenticator.refused(scopes, response.errors())
-        return response
+        return self.authenticator.challenged(challenges, scopes, first, call.cancel, self.observer)
 
     def _header_refused(self, response: Response) -> LoginRequiredError:
         said = "; ".join(text for error in response.errors() if (text := str(error)))

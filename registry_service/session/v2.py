@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -18,30 +17,18 @@ from ..descriptor import Descriptor
 from ..digest import Digest, hasher_of
 from ..endpoint import Endpoint, RegistryInfo
 from ..errors import (
-    DigestMismatchError,
-    DoesNotExistError,
-    InvalidDigestError,
-    ManifestError,
     ProtocolError,
-    RegistryError,
-    show_url,
 )
 from ..ledger import Ledger
-from ..manifest import MANIFEST_TYPES, SCHEMA1_TYPES, Manifest
+from ..manifest import Manifest
 from ..observe import Observer, ProgressCallback
 from ..transport import Readable, Response, Transport
 from ..transport.retry import RetryPolicy
-from .answers import (
-    described,
-    digest_of,
-    header_digest,
-    is_whole,
-    number,
-    stated_digest,
-    verified,
-)
-from .blob import RemoteBlob, range_start
+from .answers import absent, verified
+from .blob import RemoteBlob
+from .blobs import Blobs
 from .foreign import open_foreign
+from .manifests import Manifests
 from .paging import PAGE_LIMIT, pages
 from .reading import BlobReader
 from .referrers import Referrers
@@ -51,9 +38,6 @@ from .upload import Uploads, check_digest
 
 __all__ = ["V2Client"]
 
-# Every kind, for some servers convert, and some say that there is nothing, when a client
-# names only a few; and what is of another kind is there all the same.
-_ACCEPT: Final = {"Accept": ", ".join((*MANIFEST_TYPES, *SCHEMA1_TYPES, "*/*;q=0.1"))}
 _PAGE: Final = 1000  # the most that some servers take
 
 
@@ -120,7 +104,14 @@ class V2Client:
             transport.settings.manifest_limit,
             capabilities=self._capabilities,
         )
-        self._limit = transport.settings.manifest_limit
+        self._manifests = Manifests(
+            self._sender,
+            self._base,
+            transport.settings.manifest_limit,
+            referrers=self._referrers,
+            capabilities=self._capabilities,
+        )
+        self._blobs = Blobs(self._sender, self._base, capabilities=self._capabilities)
 
     def __enter__(self) -> Self:
         return self
@@ -157,73 +148,18 @@ class V2Client:
 
         Raises `DoesNotExistError`, `DigestMismatchError`, `ManifestError`.
         """
-        url = self._manifest_url(repository, reference)
-        with self._sender.send(
-            "GET",
-            url,
-            scopes=(scope(repository, "pull"),),
-            headers=_ACCEPT,
-            whole=self._limit,
-        ) as response:
-            if response.status == 404:
-                raise self._absent(response, f"manifest {self._name(repository, reference)}")
-            if response.status != 200:
-                raise response.error()
-            raw = response.read(self._limit)
-            wanted = digest_of(reference)
-            manifest = Manifest.parse(
-                raw,
-                response.headers.get("Content-Type"),
-                wanted or stated_digest(response),
-            )
-            if wanted is None and manifest.schema1 is not None:
-                # Some servers sign anew what they serve: their name for it is the one that
-                # stays the same.
-                named = header_digest(response) or manifest.digest
-                manifest = dataclasses.replace(manifest, digest=named)
-            return manifest
+        return self._manifests.get(repository, reference)
 
     def get_document(self, repository: str, descriptor: Descriptor) -> bytes:
         """The bytes of a manifest of whatever media type, verified; they are not looked at.
 
         Raises `DoesNotExistError`, `DigestMismatchError`, `ProtocolError` for one too large.
         """
-        kind = descriptor.media_type
-        with self._sender.send(
-            "GET",
-            self._manifest_url(repository, descriptor.digest),
-            scopes=(scope(repository, "pull"),),
-            headers={"Accept": f"{kind}, {_ACCEPT['Accept']}"},
-            whole=self._limit,
-        ) as response:
-            if response.status == 404:
-                name = self._name(repository, descriptor.digest)
-                raise self._absent(response, f"manifest {name}")
-            if response.status != 200:
-                raise response.error()
-            raw = response.read(self._limit)
-        return verified(raw, descriptor.digest, "manifest")
+        return self._manifests.get_document(repository, descriptor)
 
     def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
-        """What the manifest is, without fetching it; None where there is none.
-
-        Servers that cannot tell (no HEAD, no digest or length in the answer) are asked for
-        the manifest itself.
-        """
-        url = self._manifest_url(repository, reference)
-        with self._sender.send(
-            "HEAD", url, scopes=(scope(repository, "pull"),), headers=_ACCEPT
-        ) as response:
-            if response.status == 404:
-                return None
-            # A HEAD has no body that would say why it was refused; the GET's has.
-            found = described(response, reference) if response.status == 200 else None
-            if found is not None:
-                return found
-        try:
-            return self.get_manifest(repository, reference).descriptor
-        except DoesNotExistError:
-            return None
+        """What the manifest is, without fetching it; None where there is none."""
+        return self._manifests.head(repository, reference)
 
     def put_manifest(self, repository: str, reference: str | Digest, manifest: Manifest) -> Digest:
         """Store the manifest, byte for byte, under a tag or its digest.
@@ -231,30 +167,22 @@ class V2Client:
         One that has a subject is put on the subject's list of referrers, where the registry
         does not say that it does so itself.
         """
-        listed = self._put(repository, reference, manifest.descriptor, manifest.raw)
-        if manifest.subject is not None and not listed:
-            self._referrers.add(repository, manifest)
-        return manifest.digest
+        return self._manifests.put(repository, reference, manifest)
 
     def put_document(
         self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
     ) -> Digest:
         """As `put_manifest`, of whatever media type the document is; it is not looked at."""
-        self._put(repository, reference, manifest, raw)
-        return manifest.digest
+        return self._manifests.put_document(repository, reference, manifest, raw)
 
     def delete_manifest(self, repository: str, reference: str | Digest) -> None:
-        """Delete a tag alone, or the manifest of a digest with every tag on it.
+        """Delete a tag alone, or the manifest of a digest with every tag on it; a referrer goes
+        off its subject's list too.
 
-        A referrer is taken off its subject's list first, where that is kept under a tag: a
-        registry may refuse a list that names what is there no more. Raises
-        `DoesNotExistError`, and `RegistryHTTPError` with the status 400 or 405 where the
+        Raises `DoesNotExistError`, and `RegistryHTTPError` with the status 400 or 405 where the
         registry does not do this.
         """
-        digest = digest_of(reference)
-        manifest = None if digest is None else self._referrer(repository, digest)
-        with self._referrers.unlisted(repository, manifest):
-            self._delete(repository, reference)
+        self._manifests.delete(repository, reference)
 
     def referrers(
         self, repository: str, subject: Digest, artifact_type: str = ""
@@ -267,21 +195,7 @@ class V2Client:
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob in bytes, None where there is none."""
-        url = self._blob_url(repository, digest)
-        with self._sender.send("HEAD", url, scopes=(scope(repository, "pull"),)) as response:
-            if response.status == 404:
-                return None
-            if response.status == 200:
-                size = number(response.headers.get("Content-Length"))
-                if size is not None:
-                    return size
-        try:
-            with self.open_blob(repository, digest) as blob:
-                if blob.length is None:
-                    raise ProtocolError(f"{show_url(url)}: the registry does not say the size")
-                return blob.length
-        except DoesNotExistError:
-            return None
+        return self._blobs.size(repository, digest)
 
     def open_blob(
         self,
@@ -298,22 +212,7 @@ class V2Client:
         its answer is the error that is raised. Raises `DoesNotExistError`, and
         `RegistryHTTPError` with the status 416 where the blob has no byte there.
         """
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._open(repository, digest, headers, cancel, hasty)
-        if offset and response.status in (200, 206):
-            self._capabilities.learn(self.endpoint.host, ranges=response.status == 206)
-        if response.status == 206:
-            start = range_start(response.headers.get("Content-Range"))
-            if start == offset and (offset or is_whole(response)):
-                return RemoteBlob(response, offset)
-            # A part, and not the one that was asked for: then rather the whole.
-            response.close()
-            response = self._open(repository, digest, {}, cancel, hasty)
-        if response.status == 200:
-            return RemoteBlob(response, 0)
-        if response.status == 404:
-            raise self._absent(response, f"blob {self._name(repository, digest)}")
-        raise response.error()
+        return self._blobs.open(repository, digest, offset, hasty=hasty, cancel=cancel)
 
     def read_through(self, repository: str, digest: Digest) -> BlobReader:
         """A blob as a file that verifies it, and goes on where its connection breaks.
@@ -457,106 +356,9 @@ class V2Client:
                 response.close()  # a server with a smaller limit; it knows best
                 response = self._sender.send("GET", url, scopes=scopes, whole=PAGE_LIMIT)
             if response.status == 404:
-                raise self._absent(response, what)
+                raise absent(response, what)
             if response.status != 200:
                 raise response.error()
             return response
 
         return pages(first, key, get, self._sender.follow)
-
-    # helpers
-
-    def _put(
-        self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
-    ) -> bool:
-        """Whether the registry says that it lists the document with its subject's referrers."""
-        wanted = digest_of(reference)
-        if wanted is not None and wanted != manifest.digest:
-            raise DigestMismatchError(
-                f"the manifest {manifest.digest} cannot be put as {wanted}",
-                expected=str(wanted),
-                actual=str(manifest.digest),
-            )
-        try:
-            return self._put_once(repository, reference, manifest, raw)
-        except DigestMismatchError as error:
-            # A byte was changed on the way, it may be, and a tag names what came of that.
-            self._sender.observer.log("warning", f"{error}; sending it again")
-        return self._put_once(repository, reference, manifest, raw)
-
-    def _put_once(
-        self, repository: str, reference: str | Digest, manifest: Descriptor, raw: bytes
-    ) -> bool:
-        with self._sender.send(
-            "PUT",
-            self._manifest_url(repository, reference),
-            scopes=(scope(repository, "pull", "push"),),
-            headers={"Content-Type": manifest.media_type},
-            body=raw,
-            idempotent=True,
-            patient=True,
-        ) as response:
-            if response.status not in (200, 201, 202, 204):
-                raise response.error()
-            check_digest(response, manifest.digest)
-            return "OCI-Subject" in response.headers
-
-    def _delete(self, repository: str, reference: str | Digest) -> None:
-        with self._sender.send(
-            "DELETE",
-            self._manifest_url(repository, reference),
-            scopes=(scope(repository, "pull", "delete"),),
-            idempotent=True,
-        ) as response:
-            if response.status == 404:
-                raise self._absent(response, f"manifest {self._name(repository, reference)}")
-            if digest_of(reference) is not None and response.status in (202, 405):
-                deletes = response.status == 202
-                self._capabilities.learn(self.endpoint.host, deletes=deletes)
-            if response.status not in (200, 202, 204):
-                raise response.error()
-
-    def _referrer(self, repository: str, digest: Digest) -> Manifest | None:
-        """The manifest, if it is one that has a subject."""
-        try:
-            manifest = self.get_manifest(repository, digest)
-        except (DigestMismatchError, InvalidDigestError, ManifestError, ProtocolError):
-            return None  # what cannot be read has none, and can be deleted all the same
-        return None if manifest.subject is None else manifest
-
-    def _open(
-        self,
-        repository: str,
-        digest: Digest,
-        headers: Mapping[str, str],
-        cancel: Cancellation | None,
-        hasty: bool = False,
-    ) -> Response:
-        return self._sender.send(
-            "GET",
-            self._blob_url(repository, digest),
-            scopes=(scope(repository, "pull"),),
-            headers=headers,
-            hasty=hasty,
-            cancel=cancel,
-        )
-
-    def _manifest_url(self, repository: str, reference: str | Digest) -> str:
-        return f"{self._base}{quote(repository)}/manifests/{quote(str(reference), safe=':')}"
-
-    def _blob_url(self, repository: str, digest: Digest) -> str:
-        return f"{self._base}{quote(repository)}/blobs/{quote(str(digest), safe=':')}"
-
-    def _name(self, repository: str, reference: str | Digest) -> str:
-        mark = "@" if digest_of(reference) is not None else ":"
-        return f"{self.endpoint.host}/{repository}{mark}{reference}"
-
-    @staticmethod
-    def _absent(response: Response, what: str) -> RegistryError:
-        return DoesNotExistError(
-            what,
-            http_status=response.status,
-            method=response.method,
-            url=response.url,
-            errors=response.errors(),
-        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from engine import Argument, JobSpec, Option, OptionType, Status
+from engine import Argument, JobSpec, Option, Status
 from engine.errors import EnvError
 
 from ..archive import Form
 from ..operations import archives
 from ..reference import Reference
-from .call import DESCRIPTORS, PLATFORM, REFERRERS, Call, Entry
+from .call import DESCRIPTORS, PLATFORM, REFERRERS, Call, Entry, flag
 
 __all__ = ["JOBS", "load", "save"]
 
@@ -88,12 +88,7 @@ JOBS: Final = (
                     name="path",
                     help="A file that the engine writes itself, under its save_dirs.",
                 ),
-                Option(
-                    name="force",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Replace the file at 'path'.",
-                ),
+                flag("force", "Replace the file at 'path'."),
             ),
             queue="transfer",
             journalled=False,

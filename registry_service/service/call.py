@@ -38,6 +38,7 @@ __all__ = [
     "Entry",
     "Handler",
     "Shared",
+    "flag",
     "run",
 ]
 
@@ -58,17 +59,16 @@ PLATFORM: Final = Option(
     name="platform",
     help="OS/ARCH[/VARIANT], several with commas between them, or 'all'.",
 )
-ALL_TAGS: Final = Option(
-    name="allTags",
-    type=OptionType.BOOLEAN,
-    default="false",
-    help="Every tag of the repository.",
-)
-REFERRERS: Final = Option(
-    name="referrers",
-    type=OptionType.BOOLEAN,
-    default="false",
-    help="Take along what belongs to the image: signatures, SBOMs, attestations.",
+
+
+def flag(name: str, help: str) -> Option:
+    """An option that is false unless it is given."""
+    return Option(name=name, type=OptionType.BOOLEAN, default="false", help=help)
+
+
+ALL_TAGS: Final = flag("allTags", "Every tag of the repository.")
+REFERRERS: Final = flag(
+    "referrers", "Take along what belongs to the image: signatures, SBOMs, attestations."
 )
 IMAGE: Final = Argument(name="IMAGE[:TAG][@DIGEST]", help="the image")
 #: One row for each descriptor when it is settled.

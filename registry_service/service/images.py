@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine import Argument, Column, ColumnType, JobSpec, Option, OptionType, Status
+from engine import Argument, Column, ColumnType, JobSpec, Status
 
 from ..operations import listing
 from ..operations.content import ALL
 from ..reference import Reference
-from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry
+from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry, flag
 
 __all__ = ["JOBS", "images", "inspect", "tag"]
 
@@ -91,12 +91,7 @@ JOBS: Final = (
                 AUTH,
                 HEADERS,
                 PLATFORM,
-                Option(
-                    name="remote",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Ask the registry even where the store has the image.",
-                ),
+                flag("remote", "Ask the registry even where the store has the image."),
             ),
             columns=(
                 Column(name="reference"),

@@ -12,7 +12,7 @@ from ..capabilities import Capabilities
 from ..operations.login import login
 from ..operations.search import Query
 from ..operations.search import search as search_registry
-from .call import AUTH, HEADERS, Call, Entry
+from .call import AUTH, HEADERS, Call, Entry, flag
 
 __all__ = ["JOBS", "auth", "registries", "search", "tags"]
 
@@ -88,11 +88,9 @@ JOBS: Final = (
             help="Check credentials against a registry. Nothing is stored.",
             options=(
                 AUTH,
-                Option(
-                    name="identityToken",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Ask for an identity token; it follows the status line, as bytes.",
+                flag(
+                    "identityToken",
+                    "Ask for an identity token; it follows the status line, as bytes.",
                 ),
             ),
             queue="registry",

@@ -19,7 +19,18 @@ from ..operations.copy import copy as copy_image
 from ..operations.delete import delete as delete_manifest
 from ..reference import DEFAULT_HOST, Reference
 from ..transport.retry import RetryPolicy
-from .call import ALL_TAGS, AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, REFERRERS, Call, Entry
+from .call import (
+    ALL_TAGS,
+    AUTH,
+    DESCRIPTORS,
+    HEADERS,
+    IMAGE,
+    PLATFORM,
+    REFERRERS,
+    Call,
+    Entry,
+    flag,
+)
 
 __all__ = ["JOBS", "catalog", "copy", "delete", "referrers"]
 
@@ -200,12 +211,7 @@ JOBS: Final = (
             options=(
                 AUTH,
                 HEADERS,
-                Option(
-                    name="force",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Delete the manifest even if other tags lead to it.",
-                ),
+                flag("force", "Delete the manifest even if other tags lead to it."),
             ),
             columns=(Column(name="reference"), Column(name="digest"), Column(name="state")),
             queue="registry",

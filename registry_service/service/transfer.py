@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine import Argument, JobSpec, Option, OptionType, Status
+from engine import Argument, JobSpec, Option, Status
 
 from ..operations.archives import ArchivePath, push_archive
 from ..operations.pull import pull as pull_image
 from ..operations.pull import pull_all_tags
 from ..operations.push import push as push_image
 from ..reference import Reference
-from .call import ALL_TAGS, AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, REFERRERS, Call, Entry
+from .call import (
+    ALL_TAGS,
+    AUTH,
+    DESCRIPTORS,
+    HEADERS,
+    IMAGE,
+    PLATFORM,
+    REFERRERS,
+    Call,
+    Entry,
+    flag,
+)
 from .convert import FORMAT, wanted_format
 
 __all__ = ["JOBS", "pull", "push"]
@@ -99,12 +110,7 @@ JOBS: Final = (
                 PLATFORM,
                 FORMAT,
                 REFERRERS,
-                Option(
-                    name="foreign",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Send layers too that are fetched from elsewhere, by their URLs.",
-                ),
+                flag("foreign", "Send layers too that are fetched from elsewhere, by their URLs."),
                 Option(
                     name="from",
                     help="Send an image of an archive instead: docker-archive:PATH[:REF] or "

@@ -13,7 +13,7 @@ from ..operations import remove as removal
 from ..operations.verify import GOOD
 from ..operations.verify import verify as verify_store
 from ..reference import Reference
-from .call import Call, Entry
+from .call import Call, Entry, flag
 
 __all__ = ["JOBS", "gc", "remove", "verify"]
 
@@ -86,14 +86,7 @@ JOBS: Final = (
             arguments=(
                 Argument(name="IMAGE[:TAG][@DIGEST]", help="an image of the store", repeated=True),
             ),
-            options=(
-                Option(
-                    name="prune",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Remove at once the content that only these names led to.",
-                ),
-            ),
+            options=(flag("prune", "Remove at once the content that only these names led to."),),
             columns=(Column(name="reference"), Column(name="digest"), Column(name="state")),
             queue="registry",
         ),
@@ -104,12 +97,7 @@ JOBS: Final = (
             name="gc",
             help="Remove content of the store that no name leads to.",
             options=(
-                Option(
-                    name="dryRun",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Remove nothing; say what would be.",
-                ),
+                flag("dryRun", "Remove nothing; say what would be."),
                 Option(
                     name="grace",
                     type=OptionType.INTEGER,
@@ -147,12 +135,7 @@ JOBS: Final = (
                 ),
             ),
             options=(
-                Option(
-                    name="repair",
-                    type=OptionType.BOOLEAN,
-                    default="false",
-                    help="Move damaged content aside, so that the next pull fetches it.",
-                ),
+                flag("repair", "Move damaged content aside, so that the next pull fetches it."),
             ),
             columns=(
                 Column(name="digest"),

@@ -26,7 +26,7 @@ from registry_service.cancel import Cancellation
 from registry_service.digest import Digest
 from registry_service.endpoint import Endpoint
 from registry_service.errors import RegistryError
-from registry_service.manifest import OCI_MANIFEST
+from registry_service.manifest import OCI_INDEX, OCI_MANIFEST
 from registry_service.observe import Observer
 from registry_service.operations.access import Access, Registries
 from registry_service.operations.pull import pull
@@ -41,8 +41,6 @@ from registry_service.store.retry import RetryPolicy
 __all__ = [
     "DATE",
     "LONGEST",
-    "RETRY",
-    "SETTINGS",
     "Bench",
     "Made",
     "attempt",
@@ -52,48 +50,89 @@ __all__ = [
     "few",
     "images",
     "plans",
-    "within",
 ]
 
 T = TypeVar("T")
 
+LONGEST = 30.0  # seconds that one job may take, whatever happens
+#: Time limits that a stall reaches soon.
 SETTINGS = RegistrySettings(
-    read_timeout=0.4, commit_timeout=2.0, retries=3, retry_wait_max=0.02, upload_chunk=200_000
+    ping_timeout=0.8,
+    read_timeout=0.4,
+    commit_timeout=2.0,
+    retries=3,
+    retry_wait_max=0.02,
+    upload_chunk=200_000,
+)
+#: Those that nothing reaches, however busy the machine is.
+PATIENT = dataclasses.replace(
+    SETTINGS, ping_timeout=LONGEST, read_timeout=LONGEST, commit_timeout=LONGEST
 )
 RETRY = RetryPolicy(fruitless=4, failures=16, first=0.01, most=0.02, patience=0.02)
 DATE = email.utils.formatdate(time.time() - 5, usegmt=True)
-LONGEST = 30.0  # seconds that one job may take, whatever happens
 _numbers = itertools.count(1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """An image: its manifest, and the blobs that this names, by digest."""
+    """An image: its manifest, and the blobs that this names, by digest; or an index, and its
+    ``parts``. ``name`` says what it is of, and is the end of a repository's name."""
 
-    manifest: bytes
-    blobs: Mapping[Digest, bytes]
+    name: str
+    media_type: str
+    manifest: bytes = dataclasses.field(repr=False)
+    blobs: Mapping[Digest, bytes] = dataclasses.field(default_factory=dict, repr=False)
+    parts: tuple[Made, ...] = ()
 
     @property
     def digest(self) -> Digest:
         return Digest.of(self.manifest)
 
+    def walk(self) -> Iterator[Made]:
+        """The parts, and then the whole."""
+        yield from self.parts
+        yield self
+
     @classmethod
-    def of(cls, sizes: Sequence[int]) -> Made:
-        """One of layers of these sizes: random bytes, the same for the same sizes."""
-        config = json.dumps({"architecture": "amd64", "os": "linux", "sizes": sizes}).encode()
-        layers = [random.Random(size).randbytes(size) for size in sizes]
-        manifest = json.dumps(
+    def of(cls, sizes: Sequence[int], platforms: int = 1) -> Made:
+        """One of layers of these sizes: random bytes, the same for the same sizes. An index for
+        more than one of the platforms, whose images have their layers in common."""
+        name = "-".join(["of", str(platforms), *map(str, sizes)])
+        architectures = ("amd64", "arm64", "s390x")[:platforms]
+        parts = tuple(_image(name, sizes, one) for one in architectures)
+        if len(parts) == 1:
+            return parts[0]
+        manifests = [
             {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
-                "layers": [
-                    _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer)
-                    for layer in layers
-                ],
+                **_descriptor(OCI_MANIFEST, part.manifest),
+                "platform": {"os": "linux", "architecture": architecture},
             }
-        ).encode()
-        return cls(manifest=manifest, blobs={Digest.of(data): data for data in (config, *layers)})
+            for part, architecture in zip(parts, architectures, strict=True)
+        ]
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+        return cls(
+            name=name, media_type=OCI_INDEX, manifest=json.dumps(document).encode(), parts=parts
+        )
+
+
+def _image(name: str, sizes: Sequence[int], architecture: str) -> Made:
+    document = {"architecture": architecture, "os": "linux", "sizes": sizes}
+    config = json.dumps(document).encode()
+    layers = [random.Random(size).randbytes(size) for size in sizes]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
+        "layers": [
+            _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer) for layer in layers
+        ],
+    }
+    return Made(
+        name=name,
+        media_type=OCI_MANIFEST,
+        manifest=json.dumps(manifest).encode(),
+        blobs={Digest.of(data): data for data in (config, *layers)},
+    )
 
 
 def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
@@ -109,22 +148,27 @@ class Bench:
         self.proxy = proxy
         self.endpoint = Endpoint.discover(host)
         self.direct = Session(None, None, self.endpoint)
-        self._made: dict[str, Made] = {}
+        self._has: set[str] = set()
 
     def close(self) -> None:
         self.direct.close()
         self.endpoint.close()
 
-    def image(self, sizes: Sequence[int]) -> tuple[str, Made]:
-        """An image of layers of these sizes, and the repository that has it."""
-        name = "-".join(["pull/of", *map(str, sizes)])
-        made = self._made.get(name)
-        if made is None:
-            made = self._made[name] = Made.of(sizes)
-            for digest, data in made.blobs.items():
-                self.direct.put_v2_image_blob(name, "sha256", data, digest=digest)
-            self.direct.put_v2_image_manifest(name, "1", made.manifest)
-        return name, made
+    def image(self, made: Made) -> str:
+        """The repository that has the image."""
+        name = f"pull/{made.name}"
+        if name not in self._has:
+            self._has.add(name)
+            for one in made.walk():
+                for digest, data in one.blobs.items():
+                    self.direct.put_v2_image_blob(name, "sha256", data, digest=digest)
+                locator = "1" if one is made else str(one.digest)
+                self.direct.put_v2_image_manifest(name, locator, one.manifest)
+        return name
+
+    @property
+    def settings(self) -> RegistrySettings:
+        return SETTINGS if self.proxy.stalls else PATIENT
 
     @contextlib.contextmanager
     def store(self, workers: int = 4) -> Iterator[Store]:
@@ -138,7 +182,7 @@ class Bench:
     def pull(self, store: Store, name: str, host: str = "") -> None:
         reference = Reference.parse(f"{host or self.proxy.host}/{name}:1")
         cancel, observer = Cancellation(), Observer()
-        with contextlib.closing(Registries(SETTINGS)) as registries:
+        with contextlib.closing(Registries(self.settings)) as registries:
             pull(
                 reference,
                 client=registries.reader(
@@ -152,7 +196,7 @@ class Bench:
 
     def push(self, store: Store, name: str) -> None:
         reference = Reference.parse(f"{self.proxy.host}/{name}:1")
-        with contextlib.closing(Registries(SETTINGS)) as registries:
+        with contextlib.closing(Registries(self.settings)) as registries:
             push(
                 reference,
                 connect=lambda cancel: registries.client(
@@ -166,9 +210,11 @@ class Bench:
 
     def fill(self, store: Store, made: Made, name: str) -> None:
         """The image is in the store by that name alone, so that nothing of it can be mounted."""
-        for data in made.blobs.values():
-            store.put(data, "application/octet-stream")
-        store.tag(f"{self.proxy.host}/{name}:1", store.put(made.manifest, OCI_MANIFEST))
+        for one in made.walk():
+            for data in one.blobs.values():
+                store.put(data, "application/octet-stream")
+            named = store.put(one.manifest, one.media_type)
+        store.tag(f"{self.proxy.host}/{name}:1", named)
 
 
 def attempt(work: Callable[[], object]) -> RegistryError | None:
@@ -189,10 +235,11 @@ def check_store(store: Store, made: Made, *, whole: bool) -> None:
     for path in (store.images / "blobs").glob("*/*"):
         assert str(Digest.of(path.read_bytes(), path.parent.name)).endswith(path.name)
     if whole:
-        assert store.read(made.digest) == made.manifest
-        for digest, data in made.blobs.items():
-            with store.open(digest) as file:
-                assert file.read() == data
+        for one in made.walk():
+            assert store.read(one.digest) == one.manifest
+            for digest, data in one.blobs.items():
+                with store.open(digest) as file:
+                    assert file.read() == data
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -218,11 +265,12 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def disturbed(place: Path) -> Iterator[Bench]:
-    """Debian's registry in ``place``, and the machine before it, which lets pings through."""
+def disturbed(place: Path, *, pings: bool = False) -> Iterator[Bench]:
+    """Debian's registry in ``place``, and the machine before it, which lets pings through
+    unless these are to suffer too."""
     with (
         docker_registry(place / "registry") as host,
-        faulty_proxy(host, lambda method, path: path != "/v2/") as proxy,
+        faulty_proxy(host, lambda method, path: pings or path != "/v2/") as proxy,
     ):
         made = Bench(place, host, proxy)
         try:
@@ -233,10 +281,13 @@ def disturbed(place: Path) -> Iterator[Bench]:
 
 def check_registry(bench: Bench, name: str, made: Made) -> None:
     """The registry has the image, byte for byte."""
-    assert bytes(bench.direct.get_v2_image_manifest(name, "1")) == made.manifest
-    for digest, data in made.blobs.items():
-        with bench.direct.get_v2_image_blob_reader(name, digest.algorithm, digest.hex)[0] as blob:
-            assert blob.read() == data
+    session = bench.direct
+    for one in made.walk():
+        locator = "1" if one is made else str(one.digest)
+        assert bytes(session.get_v2_image_manifest(name, locator)) == one.manifest
+        for digest, data in one.blobs.items():
+            with session.get_v2_image_blob_reader(name, digest.algorithm, digest.hex)[0] as blob:
+                assert blob.read() == data
 
 
 faults = st.builds(
@@ -247,7 +298,8 @@ faults = st.builds(
     retry_after=st.sampled_from(["", "0", DATE, "never"]),
 )
 plans = st.lists(st.none() | faults, max_size=12)
-images = st.lists(st.sampled_from([0, 1, 999, 30_000, 450_000]), max_size=3, unique=True)
+sizes = st.lists(st.sampled_from([0, 1, 999, 30_000, 450_000]), max_size=3, unique=True)
+images = st.builds(Made.of, sizes, st.sampled_from([1, 1, 2, 3]))
 
 
 def few(count: int) -> settings:

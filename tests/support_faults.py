@@ -33,6 +33,8 @@ class Kind(enum.Enum):
     DROP_REQUEST = "the connection ends in the middle of the request's body"
     CORRUPT_REQUEST = "a byte of the request's body is another"
     LOST_ANSWER = "the request arrives, and its answer does not"
+    UNHEARD = "the connection ends, and the request does not arrive"
+    DROP_HEAD = "the connection ends in the middle of the answer's head"
     STATUS = "an answer of the proxy's own, with the status ``code``"
     NO_RANGE = "the request's Range is lost"
     WRONG_RANGE = "an answer to a Range begins somewhere else, and says so"
@@ -82,6 +84,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._plan: list[Fault | None] = []
         self._passed: list[Passed] = []
+        self.stalls = False
         self.over = threading.Event()
         proxy = self
 
@@ -98,6 +101,9 @@ class FaultyProxy:
         with self._lock:
             self._plan = list(faults)
             self._passed = []
+            kinds = {None if fault is None else fault.kind for fault in self._plan}
+            # Whether one of them makes a client wait until it has enough.
+            self.stalls = Kind.STALL_ANSWER in kinds
 
     @property
     def passed(self) -> Sequence[Passed]:
@@ -146,6 +152,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             if fault is not None and fault.kind is Kind.STATUS:
                 self._refuse(fault)
+            elif fault is not None and fault.kind is Kind.UNHEARD:
+                raise _CutError()
             else:
                 self._relay(fault)
         except _CutError as cut:
@@ -241,6 +249,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in extra.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(told))
+        if kind is Kind.DROP_HEAD:
+            self.flush_headers()  # and no empty line, which would be their end
+            raise _CutError()
         self.end_headers()
         if bodyless:
             return

@@ -41,6 +41,7 @@ SIZES = (300_000, 20_000)
 PASSING: list[list[Fault | None]] = [
     [Fault(kind=Kind.DROP_ANSWER)],  # of the manifest
     [Fault(kind=Kind.STALL_ANSWER)],
+    [Fault(kind=Kind.UNHEARD), Fault(kind=Kind.DROP_HEAD), None, Fault(kind=Kind.DROP_HEAD)],
     [None, Fault(kind=Kind.DROP_ANSWER)],
     [None, Fault(kind=Kind.RESET_ANSWER), Fault(kind=Kind.RESET_ANSWER, at=0.0)],
     [None, Fault(kind=Kind.STALL_ANSWER, at=0.9)],
@@ -59,7 +60,8 @@ PASSING: list[list[Fault | None]] = [
 
 @pytest.mark.parametrize("plan", PASSING, ids=lambda plan: "+".join(str(one) for one in plan))
 def test_a_pull_gets_through(bench: Bench, plan: list[Fault | None]) -> None:
-    name, made = bench.image(SIZES)
+    made = Made.of(SIZES)
+    name = bench.image(made)
     with bench.store() as store:
         bench.proxy.plan(plan)
         assert attempt(lambda: bench.pull(store, name)) is None
@@ -109,7 +111,8 @@ LATE = email.utils.formatdate(time.time() + 5000, usegmt=True)
     ids=lambda value: value if isinstance(value, str) else "+".join(map(str, value[:2])),
 )
 def test_what_does_not_pass_is_said(bench: Bench, plan: list[Fault | None], words: str) -> None:
-    name, made = bench.image(SIZES)
+    made = Made.of(SIZES)
+    name = bench.image(made)
     with bench.store() as store:
         bench.proxy.plan(plan)
         error = attempt(lambda: bench.pull(store, name))
@@ -148,8 +151,8 @@ def test_what_a_push_does_not_get_through_is_said(
     check_registry(bench, target, made)
 
 
-def a_pull_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]) -> None:
-    name, made = bench.image(sizes)
+def a_pull_under_faults(bench: Bench, made: Made, plan: list[Fault | None]) -> None:
+    name = bench.image(made)
     with bench.store() as store:
         bench.proxy.plan(plan)
         error = attempt(lambda: bench.pull(store, name))
@@ -159,8 +162,7 @@ def a_pull_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]
         check_store(store, made, whole=True)
 
 
-def a_push_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]) -> None:
-    made = Made.of(sizes)
+def a_push_under_faults(bench: Bench, made: Made, plan: list[Fault | None]) -> None:
     target = f"push/{next(_numbers)}"
     with bench.store() as store:
         bench.fill(store, made, target)
@@ -174,35 +176,35 @@ def a_push_under_faults(bench: Bench, sizes: list[int], plan: list[Fault | None]
     check_registry(bench, target, made)
 
 
-@few(30)
-@given(sizes=images, plan=plans)
+@few(20)
+@given(made=images, plan=plans)
 def test_whatever_happens_a_pull_is_right_or_says_why(
-    bench: Bench, sizes: list[int], plan: list[Fault | None]
+    bench: Bench, made: Made, plan: list[Fault | None]
 ) -> None:
-    a_pull_under_faults(bench, sizes, plan)
+    a_pull_under_faults(bench, made, plan)
 
 
 @few(20)
-@given(sizes=images, plan=plans)
+@given(made=images, plan=plans)
 def test_whatever_happens_a_push_is_right_or_says_why(
-    bench: Bench, sizes: list[int], plan: list[Fault | None]
+    bench: Bench, made: Made, plan: list[Fault | None]
 ) -> None:
-    a_push_under_faults(bench, sizes, plan)
+    a_push_under_faults(bench, made, plan)
 
 
 @pytest.mark.soak
 @few(600)
-@given(sizes=images, plan=plans)
+@given(made=images, plan=plans)
 def test_of_hundreds_of_pulls_each_is_right_or_says_why(
-    bench: Bench, sizes: list[int], plan: list[Fault | None]
+    bench: Bench, made: Made, plan: list[Fault | None]
 ) -> None:
-    a_pull_under_faults(bench, sizes, plan)
+    a_pull_under_faults(bench, made, plan)
 
 
 @pytest.mark.soak
 @few(600)
-@given(sizes=images, plan=plans)
+@given(made=images, plan=plans)
 def test_of_hundreds_of_pushes_each_is_right_or_says_why(
-    bench: Bench, sizes: list[int], plan: list[Fault | None]
+    bench: Bench, made: Made, plan: list[Fault | None]
 ) -> None:
-    a_push_under_faults(bench, sizes, plan)
+    a_push_under_faults(bench, made, plan)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_disturbed import (
     LONGEST,
-    SETTINGS,
     Bench,
+    Made,
     attempt,
     check_store,
     disturbed,
@@ -54,14 +54,14 @@ crowds = st.builds(
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with disturbed(tmp_path_factory.mktemp("shared")) as made:
+    with disturbed(tmp_path_factory.mktemp("shared"), pings=True) as made:
         yield made
 
 
 def pulled_by(crowd: Crowd, bench: Bench, store: Store, name: str) -> list[RegistryError | None]:
     """What came of each job."""
     rules = HostRules(limits=HostLimits(concurrent=crowd.limit))
-    settings = dataclasses.replace(SETTINGS, hosts=HostTable(default=rules))
+    settings = dataclasses.replace(bench.settings, hosts=HostTable(default=rules))
     reference = Reference.parse(f"{bench.proxy.host}/{name}:1")
     cancels = [Cancellation() for _ in crowd.leaves]
     ends: dict[int, RegistryError | None] = {}
@@ -101,8 +101,8 @@ def pulled_by(crowd: Crowd, bench: Bench, store: Store, name: str) -> list[Regis
     return [ends[number] for number in range(len(cancels))]
 
 
-def check_crowd(bench: Bench, sizes: list[int], plan: list[Fault | None], crowd: Crowd) -> None:
-    name, made = bench.image(sizes)
+def check_crowd(bench: Bench, made: Made, plan: list[Fault | None], crowd: Crowd) -> None:
+    name = bench.image(made)
     with bench.store(crowd.workers) as store:
         bench.proxy.plan(plan)
         ends = pulled_by(crowd, bench, store, name)
@@ -127,26 +127,26 @@ def check_fetched(bench: Bench, mishaps: int) -> None:
     assert all(count <= 1 + 2 * mishaps for count in asked.values()), asked
 
 
-@few(25)
-@given(sizes=images, plan=plans, crowd=crowds)
+@few(15)
+@given(made=images, plan=plans, crowd=crowds)
 def test_jobs_share_each_blob_and_leave_each_other_alone(
-    bench: Bench, sizes: list[int], plan: list[Fault | None], crowd: Crowd
+    bench: Bench, made: Made, plan: list[Fault | None], crowd: Crowd
 ) -> None:
-    check_crowd(bench, sizes, plan, crowd)
+    check_crowd(bench, made, plan, crowd)
 
 
-@few(10)
-@given(sizes=images, crowd=crowds)
+@few(6)
+@given(made=images, crowd=crowds)
 def test_undisturbed_jobs_fetch_each_blob_once_within_any_limit(
-    bench: Bench, sizes: list[int], crowd: Crowd
+    bench: Bench, made: Made, crowd: Crowd
 ) -> None:
-    check_crowd(bench, sizes, [], crowd)
+    check_crowd(bench, made, [], crowd)
 
 
 @pytest.mark.soak
 @few(500)
-@given(sizes=images, plan=plans, crowd=crowds)
+@given(made=images, plan=plans, crowd=crowds)
 def test_hundreds_of_crowds_share_each_blob(
-    bench: Bench, sizes: list[int], plan: list[Fault | None], crowd: Crowd
+    bench: Bench, made: Made, plan: list[Fault | None], crowd: Crowd
 ) -> None:
-    check_crowd(bench, sizes, plan, crowd)
+    check_crowd(bench, made, plan, crowd)

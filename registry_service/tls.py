@@ -18,7 +18,7 @@ import certifi
 from .errors import SettingsError, TLSError
 from .hosts import join_host_port
 
-__all__ = ["CertificatePlaces", "HostCertificates", "TLSContexts", "tls_error"]
+__all__ = ["CertificatePlaces", "HostCertificates", "Showing", "TLSContexts", "tls_error"]
 
 _SUFFIXES = frozenset({".crt", ".cert", ".key"})
 _KEY_LIMIT = 64 * 1024
@@ -118,8 +118,64 @@ def _unreadable(path: Path, error: OSError) -> SettingsError:
     return SettingsError("certs_dirs", f"{path} cannot be read: {error.strerror}")
 
 
+@dataclasses.dataclass(slots=True)
+class Showing:
+    """Which of a host's client certificates one request shows, and which were refused before.
+
+    Of several the next is shown where one is refused: by the end of the handshake, by 403, or by
+    5xx as long as the server has taken none. A server that took one and fails has other troubles,
+    as has one that asks for a pause.
+    """
+
+    shown: Path | None = None
+    taken: bool = False  # the server has answered well to the one that is shown
+    others: bool = False  # there are others that were not refused
+    refused: list[Path] = dataclasses.field(default_factory=list)
+
+    def next_after_error(self, error: Exception) -> bool:
+        """Whether to show another, after a request that brought ``error``."""
+        refused = isinstance(error, TLSError) and error.reason == "client-certificate"
+        return refused and self._next()
+
+    def next_after_status(self, status: int, *, paused: bool, idempotent: bool) -> bool:
+        """Whether to show another, after an answer; ``paused`` where it asks for a pause."""
+        failed = status >= 500 and idempotent and not (self.taken or paused)
+        return (status == 403 or failed) and self._next()
+
+    def _next(self) -> bool:
+        if self.shown is not None and self.others:
+            self.refused.append(self.shown)
+            return True
+        return False
+
+
+@dataclasses.dataclass(slots=True)
+class _Made:
+    """The contexts of one host, by the client certificate; the one of None shows none."""
+
+    found: HostCertificates
+    contexts: dict[Path | None, ssl.SSLContext]
+    taken: Path | None = None
+
+    @classmethod
+    def of(cls, found: HostCertificates) -> _Made:
+        # all of them now: one that cannot be used is to be known before it is needed
+        contexts: dict[Path | None, ssl.SSLContext] = {
+            client[0]: _context(found.roots, client) for client in found.clients
+        }
+        return cls(found=found, contexts=contexts or {None: _context(found.roots)})
+
+    def choose(self, showing: Showing) -> ssl.SSLContext:
+        left = [one for one in self.contexts if one not in showing.refused]
+        of = left or list(self.contexts)
+        showing.shown = self.taken if self.taken in of else of[0]
+        showing.taken = showing.shown is not None and showing.shown == self.taken
+        showing.others = len(left) > 1
+        return self.contexts[showing.shown]
+
+
 class TLSContexts:
-    """One context for each host, made again when its certificate files change.
+    """The contexts for each host, made again when its certificate files change.
 
     Thread-safe: one lock guards the table. A context that is in use is never changed.
     """
@@ -129,7 +185,7 @@ class TLSContexts:
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._common: ssl.SSLContext | None = None
-        self._made: dict[tuple[str, int], tuple[HostCertificates, ssl.SSLContext]] = {}
+        self._made: dict[tuple[str, int], _Made] = {}
 
     def prepare(self) -> None:
         """Load the system's roots now, in a thread that ends with that.
@@ -145,17 +201,29 @@ class TLSContexts:
         if self._preparing is not None:
             self._preparing.join(_PREPARED)
 
-    def get(self, host: str, port: int) -> ssl.SSLContext:
-        """The context for ``host``. Raises `SettingsError` for files that cannot be used."""
+    def get(self, host: str, port: int, showing: Showing | None = None) -> ssl.SSLContext:
+        """The context for ``host``, with the client certificate that it took last, else the first
+        that ``showing`` has not as refused; ``showing`` says then which it is.
+
+        Raises `SettingsError` for files that cannot be used.
+        """
         found = self._places.find(host, port)
         with self._lock:
             if not found.stamp:
                 return self._roots()
-            kept = self._made.get((host, port))
-            if kept is None or kept[0] != found:
-                kept = (found, _context(found))
-                self._made[host, port] = kept
-            return kept[1]
+            made = self._made.get((host, port))
+            if made is None or made.found != found:
+                made = self._made[host, port] = _Made.of(found)
+            return made.choose(showing or Showing())
+
+    def answered(self, host: str, port: int, showing: Showing, status: int) -> None:
+        """The server's answer came: a client certificate that it took is the first from now on."""
+        if showing.shown is None or status == 403 or status >= 500:
+            return
+        with self._lock:
+            made = self._made.get((host, port))
+            if made is not None and showing.shown in made.contexts:
+                made.taken = showing.shown
 
     def _prepare(self) -> None:
         with self._lock, contextlib.suppress(OSError):  # who needs them will see it too
@@ -177,14 +245,15 @@ def _default_context() -> ssl.SSLContext:
     return context
 
 
-def _context(certificates: HostCertificates) -> ssl.SSLContext:
+def _context(roots: Sequence[Path], client: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     context = _default_context()
-    for root in certificates.roots:
+    for root in roots:
         try:
             context.load_verify_locations(root)
         except (OSError, ssl.SSLError) as error:
             raise SettingsError("certs_dirs", f"{root} is no PEM certificate: {error}") from None
-    for certificate, key in certificates.clients[:1]:
+    if client is not None:
+        certificate, key = client
         try:
             # The empty password keeps OpenSSL from asking for one at the terminal.
             context.load_cert_chain(certificate, key, password="")
@@ -250,9 +319,11 @@ def _of_client(said: str, host: str, port: int, places: CertificatePlaces) -> st
     with contextlib.suppress(SettingsError):  # they have changed since
         clients = places.find(host, port).clients
     if clients:
+        which = " and ".join(str(certificate) for certificate, _ in clients)
+        one = "certificate" if len(clients) == 1 else "certificates"
         return (
-            f"the server refused the client certificate {clients[0][0]} ({said}); see that it is "
-            "still valid, and signed by an authority that the server trusts"
+            f"the server refused the client {one} {which} ({said}); see that it is still valid, "
+            "and signed by an authority that the server trusts"
         )
     return (
         f"the server wants a client certificate, and there is none ({said}); put it as "

@@ -54,12 +54,14 @@ class Certificates:
         place.mkdir(parents=True, exist_ok=True)
         self.servers.cert_pem.write_to_path(place / "ca.crt")
 
-    def put(self, place: Path, certificate: str = "good", key: str = "good") -> None:
+    def put(
+        self, place: Path, certificate: str = "good", key: str = "good", *, of: str = "client"
+    ) -> None:
         """The client's, into its place; an empty name leaves one out."""
         for name, kind in ((certificate, "cert"), (key, "key")):
-            (place / f"client.{kind}").unlink(missing_ok=True)
+            (place / f"{of}.{kind}").unlink(missing_ok=True)
             if name:
-                shutil.copy(self.root / f"{name}.{kind}", place / f"client.{kind}")
+                shutil.copy(self.root / f"{name}.{kind}", place / f"{of}.{kind}")
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,29 @@ def test_each_way_in_which_a_client_certificate_can_fail_has_its_words(
         (place / "more.crt").unlink()
         missing = daemon.run_ctl("tags", f"{host}/team/app")
         assert "NAME_UNKNOWN" in missing.stderr or "does not exist" in missing.stderr
+
+
+def test_of_several_client_certificates_the_one_that_is_taken_does_it_all(
+    daemon: Daemon, made: Certificates, tmp_path: Path
+) -> None:
+    with docker_registry(
+        tmp_path / "registry",
+        certificate=made.root / "server.cert",
+        key=made.root / "server.key",
+        client_ca=made.root / "clients.crt",
+    ) as host:
+        name, place = f"{host}/team/app:1", tmp_path / "certs.d" / host
+        digest = fetch_image(daemon, name)
+        made.trust(place)
+        made.put(place, "unknown", "unknown", of="a")
+        made.put(place, "expired", "expired", of="b")
+        refused = daemon.run_ctl("push", name)
+        assert refused.returncode == 1
+        words = f"refused the client certificates {place / 'a.cert'} and {place / 'b.cert'}"
+        assert words in refused.stderr
+        made.put(place, of="c")
+        assert daemon.ctl_json("push", name)[-1]["state"] == "pushed"
+        assert daemon.ctl_json("pull", name)[-1]["digest"] == digest
 
 
 @pytest.mark.parametrize(

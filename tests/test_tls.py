@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from scripted import Authority, scripted
+from scripted import Authority, Request, scripted
 
 from registry_service.errors import RegistryError, SettingsError, TLSError
 from registry_service.settings import RegistrySettings
@@ -78,6 +80,106 @@ def test_a_client_certificate_is_sent_where_one_is_there(tmp_path: Path) -> None
         mine.private_key_pem.write_to_path(str(tmp_path / server.host / "client.key"))
         mine.cert_chain_pems[0].write_to_path(str(tmp_path / server.host / "client.cert"))
         assert get(server.url, tmp_path) == 200
+
+
+class Visitors:
+    """A server of TLS that answers ``answers[name]`` (a status, 200 unless there is one) to who
+    shows the certificate of ``name``; of these the client has some, tried in alphabetic order."""
+
+    def __init__(self, certs: Path, *names: str) -> None:
+        self.certs, self.names = certs, names
+        self.authority = Authority(certs, wants_client=True)
+        self.answers: dict[str, int] = {}
+        self.headers: dict[str, str] = {}
+        self.seen: list[tuple[str, bytes]] = []
+
+    def __enter__(self) -> Visitors:
+        self._stack = contextlib.ExitStack()
+        self.server = self._stack.enter_context(scripted(self._answer, self.authority))
+        for name in self.names:
+            mine = self.authority.ca.issue_cert(f"{name}.example")
+            place = self.certs / self.server.host
+            mine.private_key_pem.write_to_path(str(place / f"{name}.key"))
+            mine.cert_chain_pems[0].write_to_path(str(place / f"{name}.cert"))
+        settings = RegistrySettings(retries=1, retry_wait_max=0.1, certs_dirs=(self.certs,))
+        self.transport = self._stack.enter_context(Transport(settings))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def ask(self, method: str = "GET", body: bytes | None = None) -> int:
+        with self.transport.request(method, self.server.url, body=body) as response:
+            return response.status
+
+    @property
+    def shown(self) -> list[str]:
+        """Whose certificates were shown since the last look."""
+        seen, self.seen = self.seen, []
+        return [name for name, _ in seen]
+
+    def _answer(self, request: Request) -> None:
+        found: Any = request.connection
+        ((_, value),) = found.getpeercert()["subjectAltName"]
+        name = value.partition(".")[0]
+        self.seen.append((name, request.read_body()))
+        request.answer(self.answers.get(name, 200), headers=self.headers)
+
+
+@pytest.mark.parametrize("refusal", [403, 500, 502, 503])
+def test_of_several_client_certificates_the_next_is_shown_where_one_is_refused(
+    tmp_path: Path, refusal: int
+) -> None:
+    with Visitors(tmp_path, "a", "b", "c") as server:
+        server.answers = {"a": refusal, "b": refusal}
+        assert server.ask() == 200
+        assert server.shown == ["a", "b", "c"]
+        # and is the first from then on, until it is refused
+        assert server.ask() == 200
+        assert server.shown == ["c"]
+        server.answers = {"c": 403, "a": 403}
+        assert server.ask("PUT", b"the whole of it") == 200
+        assert server.seen == [(name, b"the whole of it") for name in ("c", "a", "b")]
+
+
+def test_where_none_is_taken_the_last_answer_stands(tmp_path: Path) -> None:
+    with Visitors(tmp_path, "a", "b") as server:
+        server.answers = {"a": 403, "b": 403}
+        assert server.ask() == 403
+        assert server.shown == ["a", "b"]
+        server.answers = {"a": 401, "b": 200}
+        assert server.ask() == 401  # which asks for a login, and is no refusal
+        assert server.shown == ["a"]
+
+
+def test_a_server_that_fails_after_it_took_one_is_shown_no_other(tmp_path: Path) -> None:
+    with Visitors(tmp_path, "a", "b") as server:
+        assert server.ask() == 200
+        server.answers = {"a": 500}
+        assert server.ask() == 500
+        assert server.shown == ["a", "a", "a"]  # it is asked again as any server is
+
+
+def test_a_server_that_asks_for_a_pause_or_did_half_of_it_is_shown_no_other(
+    tmp_path: Path,
+) -> None:
+    with Visitors(tmp_path, "a", "b") as server:
+        server.answers = {"a": 500}
+        assert server.ask("POST", b"once") == 500
+        assert server.shown == ["a"]
+        server.answers, server.headers = {"a": 503}, {"Retry-After": "0"}
+        assert server.ask() == 503
+        assert set(server.shown) == {"a"}
+
+
+def test_a_second_certificate_that_cannot_be_used_is_named_before_it_is_needed(
+    tmp_path: Path,
+) -> None:
+    with Visitors(tmp_path, "a", "b") as server:
+        key = tmp_path / server.server.host / "b.key"
+        key.write_text("nonsense")
+        with pytest.raises(SettingsError, match=str(key)):
+            server.ask()
 
 
 @pytest.mark.parametrize(("there", "missing"), [("x.cert", "x.key"), ("x.key", "x.cert")])

@@ -18,6 +18,7 @@ from ..errors import ProtocolError, ProxyError, RegistryError, show_url
 from ..hosts import origin
 from ..observe import Observer
 from ..settings import RegistrySettings
+from ..tls import Showing
 from ..urls import follow
 from .body import Body
 from .connection import Adapter
@@ -229,20 +230,28 @@ class Transport:
     ) -> Response:
         attempt = 0
         served = 0.0
-        gate = self._gate(request)
+        gate, showing = self._gate(request), Showing()
         while True:
             wait: float | None
             try:
                 if gate is not None:
                     gate.enter(cancel, observer.log, served=served)
-                response = self._send(request, gate, cancel, observer)
+                response = self._send(request, gate, showing, cancel, observer)
             except RegistryError as error:
+                if showing.next_after_error(error):
+                    observer.log("debug", f"{error}; another client certificate is shown")
+                    continue
                 wait = policy.after_error(attempt, error, idempotent=idempotent, dice=self._dice())
                 if wait is None or probe:
                     raise
                 why = str(error)
             else:
                 asked = response.retry_after if response.status in (429, 503) else None
+                if showing.next_after_status(
+                    response.status, paused=asked is not None, idempotent=idempotent
+                ):
+                    response.close()
+                    continue
                 if gate is not None and asked is not None:
                     served = gate.hold_off(min(asked, policy.longest))
                 wait = policy.after_status(
@@ -271,7 +280,12 @@ class Transport:
         return self._gates.of(host, port)
 
     def _send(
-        self, request: _Request, gate: Gate | None, cancel: Cancellation, observer: Observer
+        self,
+        request: _Request,
+        gate: Gate | None,
+        showing: Showing,
+        cancel: Cancellation,
+        observer: Observer,
     ) -> Response:
         cancel.check()
         lease = None if gate is None else gate.lease(observer.log)
@@ -283,6 +297,7 @@ class Transport:
             send_timeout=request.read,
             total=request.total,
             certificates=self._adapter.certificates,
+            showing=showing,
             ended=self._forget,
             lease=lease,
             floor=None if request.read >= _FOREVER else self._floor,

@@ -259,12 +259,14 @@ class Adapter(requests.adapters.HTTPAdapter):
         if scheme not in _PORTS or not host:
             raise ValueError("not an http or https URL")
         port = target.port or _PORTS[scheme]
-        tls = {"ssl_context": self._contexts.get(host, port)} if scheme == "https" else {}
+        exchange, tls = current_exchange.get(), {}
+        if scheme == "https":
+            tls["ssl_context"] = self._contexts.get(host, port, exchange.showing)
         proxy = self._settings.proxy(scheme, host, port)
         pools: urllib3.PoolManager = self.poolmanager if proxy is None else self._through(proxy)
         where = target.request_uri
         if proxy is not None and proxy.is_socks:
-            current_exchange.get().socks = proxy
+            exchange.socks = proxy
         elif proxy is not None and scheme == "http":
             where = f"http://{join_host_port(host, target.port)}{where}"
             headers = {"Host": join_host_port(host, target.port), **headers}
@@ -283,6 +285,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         )
         if not isinstance(response, urllib3.HTTPResponse):
             raise TypeError("urllib3 gave a response of another kind")
+        self._contexts.answered(host, port, exchange.showing, response.status)
         return response
 
     def clear(self) -> None:

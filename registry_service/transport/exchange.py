@@ -15,7 +15,7 @@ from ..cancel import Cancellation
 from ..errors import CancelledError, ProxyError, RegistryTimeoutError, UnreachableRegistryError
 from ..hosts import join_host_port
 from ..proxies import Proxy
-from ..tls import CertificatePlaces
+from ..tls import CertificatePlaces, Showing
 from .floor import Floor
 from .gate import Lease
 from .resolver import Address, Resolver
@@ -45,6 +45,7 @@ class Exchange:
         send_timeout: float,
         total: float | None = None,
         certificates: CertificatePlaces | None = None,
+        showing: Showing | None = None,
         ended: Callable[[Exchange], object] = lambda exchange: None,
         lease: Lease | None = None,
         floor: Floor | None = None,
@@ -56,6 +57,7 @@ class Exchange:
         self.socks: Proxy | None = None  # what makes the connections, where that is not we
         # for errors, which say where a certificate belongs
         self.certificates = certificates or CertificatePlaces()
+        self.showing = showing or Showing()
         self.expired = False
         self.ended = False
         self._resolver = resolver

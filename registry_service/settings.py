@@ -27,8 +27,9 @@ class RegistrySettings:
       the loopback range always may.
     - ``certs_dirs``: roots that hold a directory ``<host[:port]>`` of certificates for each host.
     - ``connect_timeout``: to connect, TLS included; ``ping_timeout``: a whole ping;
-      ``read_timeout``: without any data; ``commit_timeout``: for the answer to an upload's
-      last byte, for which servers may work for minutes.
+      ``read_timeout``: without any data, and for a server to take the next block of an upload;
+      ``commit_timeout``: for the answer to an upload's last byte, for which servers may work for
+      minutes.
     - ``min_rate``: bytes a second that the body of an answer comes at, measured over
       ``min_rate_seconds`` of waiting for it; what is slower is given up, and asked for anew from
       where it was. 0 is 'at any rate'.

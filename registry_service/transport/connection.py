@@ -48,9 +48,8 @@ class _Answer(http.client.HTTPResponse):
     def __init__(
         self, sock: socket.socket, debuglevel: int = 0, method: str = "GET", url: str | None = None
     ) -> None:
-        floor = current_exchange.get().floor
-        self._floored = None if floor is None else FlooredSocket(sock, floor)
-        super().__init__(cast(socket.socket, self._floored or sock), debuglevel, method, url)
+        self._floored = FlooredSocket(sock, current_exchange.get().floor)
+        super().__init__(cast(socket.socket, self._floored), debuglevel, method, url)
         self.method = method
 
     def begin(self) -> None:
@@ -61,8 +60,7 @@ class _Answer(http.client.HTTPResponse):
         self.code = self.status = head.status
         self.chunked, self.chunk_left = framed.chunked, None
         self.length, self.will_close = framed.length, framed.closes
-        if self._floored is not None:
-            self._floored.begin()
+        self._floored.begin()
 
 
 class _Attached(urllib3.connection.HTTPConnection):

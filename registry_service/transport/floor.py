@@ -1,7 +1,8 @@
 """The least that a body has to come at: a server that trickles is as good as a silent one.
 
 Only the time that is spent waiting for the server counts, so that neither a reader that is slow
-itself nor a limit of our own is taken for a slow server.
+itself nor a limit of our own is taken for a slow server. What came before a failure is given out
+before that is told, so that it has not to travel again.
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ class TooSlowError(TimeoutError):
 
 class _Floored(io.RawIOBase):
     """What comes from a socket. It is measured from `begin` on; judged before it is waited for
-    anew, since what has arrived is no reason to give up."""
+    anew, since what has arrived is no reason to give up.
 
-    def __init__(self, raw: io.RawIOBase, floor: Floor) -> None:
+    While it is ``lenient``, a failure is kept for later, and what stands there is that nothing has
+    come yet: io.BufferedReader forgets what it has read when a read fails.
+    """
+
+    def __init__(self, raw: io.RawIOBase, floor: Floor | None) -> None:
         super().__init__()
+        self.lenient = False
+        self.failure: OSError | None = None
         self._raw = raw
         self._floor = floor
         self._waited = 0.0  # seconds
@@ -53,10 +60,22 @@ class _Floored(io.RawIOBase):
         return self._raw.fileno()
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        if not self._begun:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return self._measured(buffer)
+        except OSError as error:
+            if not self.lenient:
+                raise
+            self.failure = error
+            return None
+
+    def _measured(self, buffer: WriteableBuffer) -> int | None:
+        floor = self._floor
+        if floor is None or not self._begun:
             return self._raw.readinto(buffer)
-        if self._waited >= self._floor.seconds:
-            self._judge()
+        if self._waited >= floor.seconds:
+            self._judge(floor)
         start = time.monotonic()
         count: int | None = self._raw.readinto(buffer)
         self._waited += time.monotonic() - start
@@ -68,27 +87,46 @@ class _Floored(io.RawIOBase):
             self._raw.close()
         super().close()
 
-    def _judge(self) -> None:
+    def _judge(self, floor: Floor) -> None:
         waited, came = self._waited, self._came
-        if came < self._floor.rate * waited:
+        if came < floor.rate * waited:
             raise TooSlowError(
-                f"{came} bytes came in {waited:.0f} s of waiting; {self._floor.rate:g} a second "
+                f"{came} bytes came in {waited:.0f} s of waiting; {floor.rate:g} a second "
                 "are expected"
             )
         self._waited, self._came = 0.0, 0
 
 
-class FlooredSocket:
-    """A socket as `http.client.HTTPResponse` takes one: what it reads from is measured."""
+class _Reader(io.BufferedReader):
+    """A buffer that fills another as far as anything came, and fails after that only."""
 
-    def __init__(self, sock: socket.socket, floor: Floor) -> None:
+    def __init__(self, raw: _Floored) -> None:
+        super().__init__(raw)
+        self._floored = raw
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        self._floored.lenient = True
+        try:
+            count: int | None = super().readinto(buffer)
+        finally:
+            self._floored.lenient = False
+        if count is None:
+            raise self._floored.failure or BlockingIOError("nothing to read")
+        return count
+
+
+class FlooredSocket:
+    """A socket as `http.client.HTTPResponse` takes one: what it reads from is measured, where
+    there is a floor."""
+
+    def __init__(self, sock: socket.socket, floor: Floor | None) -> None:
         self._sock = sock
         self._floor = floor
         self._floored: _Floored | None = None
 
     def makefile(self, mode: str, *_: Any) -> io.BufferedReader:
         self._floored = _Floored(self._sock.makefile("rb", buffering=0), self._floor)
-        return io.BufferedReader(self._floored)
+        return _Reader(self._floored)
 
     def begin(self) -> None:
         """The body begins here."""

@@ -83,9 +83,8 @@ def make_directory(path: Path) -> None:
         for directory in (*reversed(path.parents), path):
             if not directory.is_dir():
                 directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-                with contextlib.suppress(
-                    StoreError
-                ):  # it may be another's, who lets nobody read it
+                # One that is another's may not be open to be read.
+                with contextlib.suppress(StoreError):
                     sync_directory(directory.parent)
     except OSError as error:
         raise disk_error(error, path, "make the directory") from error

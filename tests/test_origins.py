@@ -164,7 +164,7 @@ def test_another_registry_has_to_send_the_bytes(store: Store) -> None:
     with pytest.raises(DoesNotExistError):
         store.ensure(source.descriptor, MemorySource(), claim=far).wait()
     lying = FaultySource(CONTENT, [Fault(corrupt=700_000)] * 9)
-    with pytest.raises(DigestMismatchError, match="other bytes"):
+    with pytest.raises(DigestMismatchError, match="bytes that came have the digest"):
         store.ensure(source.descriptor, lying, claim=far).wait()
     assert not far.holds(source.descriptor.digest)
     right = FaultySource(CONTENT, [Fault(after=500_000)])
@@ -172,6 +172,41 @@ def test_another_registry_has_to_send_the_bytes(store: Store) -> None:
     assert right.offsets[0] == 0 and right.offsets[1] > 0  # it goes on where it broke
     assert far.holds(source.descriptor.digest)
     assert probe.count == 0
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_who_sends_wrong_bytes_does_not_learn_where(store: Store, here: bool) -> None:
+    """Or he could guess another's content byte by byte: all that he notices is the same, whether
+    it is here or not."""
+    source = FaultySource(CONTENT)
+    if here:
+        store.ensure(source.descriptor, source, claim=claim(store, "h.io", "a")).wait()
+    read: list[int] = []
+
+    class Guessing(FaultySource):
+        def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
+            stream = super().open(descriptor, offset, cancel)
+            reading = stream.readinto
+
+            def readinto(buffer: memoryview, /) -> int:
+                read.append(reading(buffer[:100_000]))
+                return read[-1]
+
+            stream.readinto = readinto  # type: ignore[method-assign]
+            return stream
+
+    phases: set[str] = set()
+    guess = Guessing(CONTENT, [Fault(corrupt=7)] * 9)
+    with pytest.raises(DigestMismatchError, match="bytes that came have the digest"):
+        store.ensure(
+            guess.descriptor,
+            guess,
+            claim=claim(store, "evil.io", "a"),
+            progress=lambda name, phase, done, total: phases.add(phase),
+        ).wait()
+    assert guess.offsets == [0, 0]
+    assert sum(read) == 2 * len(CONTENT)
+    assert phases == {"fetching"}
 
 
 def test_damage_that_a_comparison_finds_is_healed(store: Store) -> None:

@@ -10,11 +10,17 @@ from typing import Final, Protocol, TypeAlias
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import DigestMismatchError, InvalidDigestError, RegistryError, StoreError
+from ..errors import (
+    DigestMismatchError,
+    DoesNotExistError,
+    InvalidDigestError,
+    RegistryError,
+    StoreError,
+)
 from .ingest import Partial
 from .layout import Layout
 from .origins import Claim
-from .proof import compare, missing
+from .proof import Comparison, missing
 from .retry import Attempt, RetryPolicy, can_help, out_of_range
 from .ticket import Outcome, Transfer
 
@@ -76,7 +82,7 @@ class Flight:
         self.recorded: set[str] = set()  # of these, what is kept; likewise
         self._name = str(ticket.descriptor.digest)
         self._whole = False  # the source has to bring what is there already, too
-        self._compared = 0
+        self._comparison: Comparison | None = None
         self._partial: Partial | None = None
         self._polls = 0
         self._furthest = 0  # bytes that were fetched once: those that are fetched again are no gain
@@ -201,27 +207,32 @@ class Flight:
         the same. None where the content that is here turned out to be damaged."""
         if self._is_shown():
             return "exists"
-        begin = self._compared
-        stream = taker.source.open(self.descriptor, begin, self.cancel)
+        if self._comparison is None:
+            self._comparison = Comparison(self._owner.layout, self.descriptor)
+        comparison = self._comparison
+        begin = comparison.position
+        attempt.mixed = begin > 0
+        stream = taker.source.open(taker.descriptor, begin, self.cancel)
         attempt.opened = True
 
-        def told(done: int) -> None:
-            self._compared = done
-            self._report("comparing", done)
+        def told(done: int) -> None:  # what it is to the taker, who does not know that it is here
+            self._report("fetching", done)
 
         try:
-            same = compare(
-                self._owner.layout, self.descriptor, stream, buffer, begin, self.cancel, told
-            )
+            if self.descriptor.size > len(buffer):
+                told(begin)
+            comparison.take(stream, buffer, self.cancel, told)
+        except DoesNotExistError:  # not here any more
+            return None
         finally:
-            attempt.gained = self._compared - begin
+            attempt.gained = comparison.position > begin
             with contextlib.suppress(RegistryError, OSError):
                 stream.close()
-        if same:
-            self._owner.shown(self, taker)
-            return "exists"
-        self._compared = 0
-        return None
+        self._comparison = None
+        if not comparison.same(self.cancel):
+            return None
+        self._owner.shown(self, taker)
+        return "exists"
 
     def _fail(self, taker: Transfer, attempt: Attempt, error: Exception) -> float | None:
         """What follows a failure: the seconds until the next attempt, or None without one."""

@@ -8,8 +8,8 @@ a blob, and a pull from a repository that is not among them has to see proof fir
 - Another repository *of the same registry* has the blob: the registry is asked whether this one
   has it, with the credentials of who pulls (`Claim.probe`). An honest registry says so only to
   who may have it; and one that lies gives away what it has itself.
-- Only *other registries* are known to have it: this one has to send the bytes, which are compared
-  with those of the store. To say 'yes' would cost a hostile registry nothing.
+- Only *other registries* are known to have it: this one has to send the bytes, as if the store had
+  nothing. To say 'yes' would cost a hostile registry nothing.
 
 ::
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from io import BufferedReader
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -19,7 +18,7 @@ from .layout import Layout
 from .origins import Claim
 from .source import BlobStream
 
-__all__ = ["Question", "compare", "missing"]
+__all__ = ["Comparison", "Question", "missing"]
 
 
 class Question:
@@ -59,68 +58,72 @@ def missing(claim: Claim, descriptor: Descriptor) -> DoesNotExistError:
     return DoesNotExistError(f"blob {claim.host}/{claim.repository}@{descriptor.digest}")
 
 
-def compare(
-    layout: Layout,
-    descriptor: Descriptor,
-    stream: BlobStream,
-    buffer: memoryview,
-    begin: int,
-    cancel: Cancellation,
-    told: Callable[[int], object],
-) -> bool:
-    """Whether ``stream`` brings what the store has, from ``begin`` on; ``told`` hears how far
-    it does. Nothing is written.
+class Comparison:
+    """What a source sends, beside what the store has of that digest. Nothing is written.
 
-    False where the content of the store turned out to be damaged, or went away; damaged content
-    is moved aside. Raises what the stream raises, `ConnectionBrokenError` for one that ends
-    early, and `DigestMismatchError` for other bytes.
+    All of it is read, and its digest decides: who was told where he went wrong, or sooner, could
+    guess another's content byte by byte. Belongs to one thread at a time.
     """
-    half = len(buffer) // 2
-    position = stream.offset
-    if position not in (0, begin):
-        raise ProtocolError(
-            f"blob {descriptor.digest}: asked for the bytes from {begin} on, the source gives "
-            f"those from {position} on"
-        )
-    try:
-        file = layout.open(descriptor.digest)
-    except DoesNotExistError:
-        return False
-    with file:
-        file.seek(position)
-        while position < descriptor.size:
-            cancel.check()
-            count = stream.readinto(buffer[: min(half, descriptor.size - position)])
-            if not count:
-                raise ConnectionBrokenError(
-                    f"blob {descriptor.digest}: the source ended after {position} of "
-                    f"{descriptor.size} bytes"
-                )
-            own = buffer[half : half + count]
-            if file.readinto(own) != count or own != buffer[:count]:
-                return _blame(layout, descriptor, file, buffer, cancel)
-            position += count
-            told(position)
-    return True
 
+    def __init__(self, layout: Layout, descriptor: Descriptor) -> None:
+        self._layout = layout
+        self._digest = descriptor.digest
+        self._size = descriptor.size
+        self._found: os.stat_result | None = None
+        self._begin()
 
-def _blame(
-    layout: Layout,
-    descriptor: Descriptor,
-    file: BufferedReader,
-    buffer: memoryview,
-    cancel: Cancellation,
-) -> bool:
-    """The store and the source differ: which of them is wrong?"""
-    hasher = descriptor.digest.hasher()
-    found = os.fstat(file.fileno())
-    file.seek(0)
-    while count := file.readinto(buffer):
-        cancel.check()
-        hasher.update(buffer[:count])
-    if descriptor.digest.matches(hasher):
-        raise DigestMismatchError(
-            f"blob {descriptor.digest}: the source has other bytes", expected=str(descriptor.digest)
-        )
-    layout.set_aside(descriptor.digest, found, cancel)
-    return False
+    def take(
+        self,
+        stream: BlobStream,
+        buffer: memoryview,
+        cancel: Cancellation,
+        told: Callable[[int], object],
+    ) -> None:
+        """Read the rest; ``told`` hears how far that is. Raises what the stream raises,
+        `ConnectionBrokenError` for one that ends early, and then it can be gone on with from
+        ``position``; `DoesNotExistError` where the store has the content no more."""
+        if stream.offset not in (0, self.position):
+            raise ProtocolError(
+                f"blob {self._digest}: asked for the bytes from {self.position} on, the source "
+                f"gives those from {stream.offset} on"
+            )
+        if not stream.offset:
+            self._begin()
+        half = len(buffer) // 2
+        with self._layout.open(self._digest) as file:
+            self._found = os.fstat(file.fileno())
+            file.seek(self.position)
+            while self.position < self._size:
+                cancel.check()
+                count = stream.readinto(buffer[: min(half, self._size - self.position)])
+                if not count:
+                    raise ConnectionBrokenError(
+                        f"blob {self._digest}: the source ended after {self.position} of "
+                        f"{self._size} bytes"
+                    )
+                own = buffer[half : half + count]
+                if file.readinto(own) != count or own != buffer[:count]:
+                    self._differs = True
+                self._hasher.update(buffer[:count])
+                self.position += count
+                told(self.position)
+
+    def same(self, cancel: Cancellation) -> bool:
+        """Whether the store has it rightly; what is damaged is moved aside. Raises
+        `DigestMismatchError` where it is the source that is wrong."""
+        if not self._digest.matches(self._hasher):
+            actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
+            raise DigestMismatchError(
+                f"blob {self._digest}: the {self._size} bytes that came have the digest {actual}",
+                expected=str(self._digest),
+                actual=actual,
+                size=self._size,
+            )
+        if self._differs and self._found is not None:
+            self._layout.set_aside(self._digest, self._found, cancel)
+        return not self._differs
+
+    def _begin(self) -> None:
+        self.position = 0
+        self._differs = False
+        self._hasher = self._digest.hasher()

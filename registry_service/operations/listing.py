@@ -10,7 +10,7 @@ from typing import Any
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import InvalidReferenceError, ManifestError, RegistryError, StoreError
+from ..errors import InvalidReferenceError, ManifestError, RegistryError
 from ..manifest import Manifest
 from ..observe import Observer
 from ..platform import Platform
@@ -19,13 +19,13 @@ from ..schema1 import ManifestData
 from ..session.reader import ImageReader
 from ..store import Store
 from .cells import too_heavy
-from .content import ALL, Node, choose, find, held, is_manifest, read_manifest, tree
+from .content import ALL, Node, choose, held, is_manifest, tree
 from .keeping import held_whole
+from .looking import CONFIG_LIMIT, Looker, look
 from .schema1 import show
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
-_CONFIG_LIMIT = 4 * 1024 * 1024
 _DEEPEST = 8
 _LONGEST_TIME = 64
 
@@ -93,7 +93,7 @@ def _present(store: Store, node: Node) -> tuple[str, ...]:
         return tuple(str(one.platform) for one in parts if one.platform is not None)
     if manifest.config is None or not node.complete or not _is_json(manifest.config):
         return ()
-    platform = _platform(_load(store.read(manifest.config.digest, _CONFIG_LIMIT)))
+    platform = _platform(_load(store.read(manifest.config.digest, CONFIG_LIMIT)))
     return () if platform is None else (str(platform),)
 
 
@@ -109,45 +109,6 @@ def tag(
         descriptor = held_whole(store, source, lease, cancel or Cancellation())
         store.tag(str(target), descriptor, cancel=cancel)
     return descriptor
-
-
-class _Reader:
-    """Where manifests and configurations come from: the store, or a registry."""
-
-    source = "store"
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        if not self._store.has(descriptor.digest, descriptor.size):
-            return None
-        return read_manifest(self._store, descriptor)
-
-    def blob(self, descriptor: Descriptor) -> bytes | None:
-        if not self._store.has(descriptor.digest, descriptor.size):
-            return None
-        return self._store.read(descriptor.digest, _CONFIG_LIMIT)
-
-
-class _Remote(_Reader):
-    source = "registry"
-
-    def __init__(self, client: ImageReader, repository: str) -> None:
-        self._client = client
-        self._repository = repository
-
-    def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        inline = descriptor.inline
-        if inline is not None:
-            return Manifest.parse(inline, descriptor.media_type, descriptor.digest)
-        return self._client.get_manifest(self._repository, str(descriptor.digest))
-
-    def blob(self, descriptor: Descriptor) -> bytes | None:
-        inline = descriptor.inline
-        if inline is not None:
-            return inline
-        return self._client.read_blob(self._repository, descriptor, limit=_CONFIG_LIMIT)
 
 
 def inspect(
@@ -167,27 +128,9 @@ def inspect(
     a row is left out, and ``observer`` is told why.
     """
     observer = observer or Observer()
-    reader: _Reader
-    if not remote:
-        try:
-            top = find(store, reference)
-        except StoreError as error:
-            if error.code != "not-in-store":  # damage is told, and hidden by nothing
-                raise
-            remote = True
-        else:
-            reader = _Reader(store)
-            manifest = reader.manifest(top)
-            if manifest is None:
-                raise ManifestError(f"the store has {reference} by name, but not its manifest")
-    if remote:
-        client = connect()
-        reader = _Remote(client, reference.repository)
-        manifest = client.get_manifest(reference.repository, reference.locator)
-        top = manifest.descriptor
-    assert manifest is not None
+    reader, top, manifest = look(reference, store=store, connect=connect, remote=remote)
     if manifest.schema1 is not None:
-        yield _fitted(_old(str(reference), manifest, manifest.schema1), observer)
+        yield _fitted(_old(str(reference), manifest, manifest.schema1, reader.source), observer)
         return
     for one in _inspect(str(reference), top, manifest, reader, platform, set(), 0):
         yield _fitted(one, observer)
@@ -203,7 +146,7 @@ def _fitted(inspection: Inspection, observer: Observer) -> Inspection:
     return dataclasses.replace(inspection, **{name: empty[name] for name in left_out})
 
 
-def _old(reference: str, manifest: Manifest, data: ManifestData) -> Inspection:
+def _old(reference: str, manifest: Manifest, data: ManifestData, source: str) -> Inspection:
     """An image of schema 1, as its registry has it. It does not say how large its layers are."""
     shown = show(data)
     return Inspection(
@@ -216,7 +159,7 @@ def _old(reference: str, manifest: Manifest, data: ManifestData) -> Inspection:
         layers=shown.layers,
         annotations={},
         config=shown.config,
-        source=_Remote.source,
+        source=source,
     )
 
 
@@ -224,7 +167,7 @@ def _inspect(
     reference: str,
     descriptor: Descriptor,
     manifest: Manifest | None,
-    reader: _Reader,
+    reader: Looker,
     platform: str,
     seen: set[Digest],
     depth: int,
@@ -260,7 +203,7 @@ def _inspect(
 
 def _is_json(descriptor: Descriptor) -> bool:
     """Artifacts may have anything as their configuration."""
-    return descriptor.media_type.endswith("json") and descriptor.size <= _CONFIG_LIMIT
+    return descriptor.media_type.endswith("json") and descriptor.size <= CONFIG_LIMIT
 
 
 def _load(raw: bytes) -> Any:

@@ -3,7 +3,7 @@
 call          what a handler has: its job, and what all jobs share
 registry      auth, search, tags
 transfer      pull, push
-images        images, inspect, tag
+images        images, inspect, raw, tag
 repositories  catalog, referrers, delete, copy
 convert       convert
 archives      save, load

@@ -1,17 +1,20 @@
-"""What there is: images, inspect, tag."""
+"""What there is: images, inspect, raw, tag."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from engine import Argument, Column, ColumnType, JobSpec, Status
+from engine import Argument, Column, ColumnType, JobSpec, Option, Status
+from engine.errors import EnvError
 
 from ..operations import listing
 from ..operations.content import ALL
+from ..operations.looking import Part, digest_of, document
 from ..reference import Reference
 from .call import AUTH, DESCRIPTORS, HEADERS, IMAGE, PLATFORM, Call, Entry, flag
 
-__all__ = ["JOBS", "images", "inspect", "tag"]
+__all__ = ["JOBS", "images", "inspect", "raw", "tag"]
 
 
 def images(call: Call) -> Status:
@@ -56,6 +59,33 @@ def inspect(call: Call) -> Status:
     return Status.OK
 
 
+def raw(call: Call) -> Status:
+    """Bytes: the document. Text: the digest, with a line end."""
+    reference = Reference.parse(call.job.args[0])
+    part = _part(call.job.env.get("part", Part.MANIFEST.value))
+    platform, remote = call.platform, call.job.env.get_bool("remote")
+    connect = partial(call.reader, reference)
+    if part is Part.DIGEST:
+        digest = digest_of(
+            reference, store=call.store, connect=connect, remote=remote, platform=platform
+        )
+        call.job.write(f"{digest}\n")
+    else:
+        found = document(
+            reference, part, store=call.store, connect=connect, remote=remote, platform=platform
+        )
+        call.job.write(found)
+    return Status.OK
+
+
+def _part(word: str) -> Part:
+    try:
+        return Part(word)
+    except ValueError:
+        there = ", ".join(part.value for part in Part)
+        raise EnvError("part", f"{word!r:.40} is none; there are {there}") from None
+
+
 def tag(call: Call) -> Status:
     """One row: the new name and what it stands for."""
     source, target = map(Reference.parse, call.job.args)
@@ -63,6 +93,8 @@ def tag(call: Call) -> Status:
     call.job.row(str(target), str(named.digest), named.media_type, named.size, "tagged")
     return Status.OK
 
+
+_REMOTE: Final = flag("remote", "Ask the registry even where the store has the image.")
 
 JOBS: Final = (
     Entry(
@@ -91,7 +123,7 @@ JOBS: Final = (
                 AUTH,
                 HEADERS,
                 PLATFORM,
-                flag("remote", "Ask the registry even where the store has the image."),
+                _REMOTE,
             ),
             columns=(
                 Column(name="reference"),
@@ -108,6 +140,29 @@ JOBS: Final = (
             queue="registry",
         ),
         inspect,
+    ),
+    Entry(
+        JobSpec(
+            name="raw",
+            help="Show the manifest of an image, its configuration or its digest, and only that.",
+            arguments=(IMAGE,),
+            options=(
+                AUTH,
+                HEADERS,
+                Option(
+                    name="part",
+                    default=Part.MANIFEST.value,
+                    help="'manifest' or 'config', byte for byte, or 'digest'.",
+                ),
+                Option(
+                    name="platform",
+                    help="OS/ARCH[/VARIANT]: of the image for that, in the place of its index.",
+                ),
+                _REMOTE,
+            ),
+            queue="registry",
+        ),
+        raw,
     ),
     Entry(
         JobSpec(

@@ -1,0 +1,185 @@
+"""Looking at an image without bringing it anywhere: its manifests and configurations, of the
+store or of a registry."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..errors import DoesNotExistError, ManifestError, PlatformError, StoreError
+from ..manifest import Manifest
+from ..reference import Reference
+from ..session.reader import ImageReader
+from ..store import Store
+from .content import ALL, check_fits, choose, find, names_platform, platform_of, read_manifest
+
+__all__ = ["CONFIG_LIMIT", "Looker", "Part", "digest_of", "document", "look"]
+
+CONFIG_LIMIT: Final = 4 * 1024 * 1024
+
+_DEEPEST: Final = 8
+
+
+class Part(enum.Enum):
+    """What is wanted of an image, by the words that people write."""
+
+    MANIFEST = "manifest"
+    CONFIG = "config"
+    DIGEST = "digest"
+
+
+class Looker:
+    """Where manifests and configurations come from: the store."""
+
+    source = "store"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """None for what is not there."""
+        if not self._store.has(descriptor.digest, descriptor.size):
+            return None
+        return read_manifest(self._store, descriptor)
+
+    def blob(self, descriptor: Descriptor) -> bytes | None:
+        """A configuration; None for what is not there."""
+        if not self._store.has(descriptor.digest, descriptor.size):
+            return None
+        return self._store.read(descriptor.digest, CONFIG_LIMIT)
+
+
+class _Remote(Looker):
+    source = "registry"
+
+    def __init__(self, client: ImageReader, repository: str) -> None:
+        self._client = client
+        self._repository = repository
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        inline = descriptor.inline
+        if inline is not None:
+            return Manifest.parse(inline, descriptor.media_type, descriptor.digest)
+        return self._client.get_manifest(self._repository, str(descriptor.digest))
+
+    def blob(self, descriptor: Descriptor) -> bytes | None:
+        inline = descriptor.inline
+        if inline is not None:
+            return inline
+        return self._client.read_blob(self._repository, descriptor, limit=CONFIG_LIMIT)
+
+
+def look(
+    reference: Reference, *, store: Store, connect: Callable[[], ImageReader], remote: bool
+) -> tuple[Looker, Descriptor, Manifest]:
+    """What the name stands for, and where its parts are looked for: in the store, or where that
+    has no such image, or with ``remote``, in the registry or its mirrors."""
+    if not remote:
+        top = _stored(reference, store)
+        if top is not None:
+            reader = Looker(store)
+            manifest = reader.manifest(top)
+            if manifest is None:
+                raise ManifestError(f"the store has {reference} by name, but not its manifest")
+            return reader, top, manifest
+    client = connect()
+    manifest = client.get_manifest(reference.repository, reference.locator)
+    return _Remote(client, reference.repository), manifest.descriptor, manifest
+
+
+def _stored(reference: Reference, store: Store) -> Descriptor | None:
+    try:
+        return find(store, reference)
+    except StoreError as error:
+        if error.code != "not-in-store":  # damage is told, and hidden by nothing
+            raise
+        return None
+
+
+def digest_of(
+    reference: Reference,
+    *,
+    store: Store,
+    connect: Callable[[], ImageReader],
+    remote: bool = False,
+    platform: str = "",
+) -> Digest:
+    """The digest of what the name stands for, or of the image of one platform. A registry is
+    not asked for a manifest where its word for the digest is enough."""
+    if platform:
+        return _image(reference, store, connect, remote, platform)[1].digest
+    top = None if remote else _stored(reference, store)
+    if top is None:
+        top = connect().head_manifest(reference.repository, reference.locator)
+    if top is None:
+        raise DoesNotExistError(f"{reference}")
+    return top.digest
+
+
+def document(
+    reference: Reference,
+    part: Part,
+    *,
+    store: Store,
+    connect: Callable[[], ImageReader],
+    remote: bool = False,
+    platform: str = "",
+) -> bytes:
+    """The manifest that the name stands for, or the configuration of its image, byte for byte.
+
+    ``platform`` takes the image of one platform of an index; for a configuration, this
+    machine's without one. Raises `PlatformError`, `ManifestError` where there is none.
+    """
+    if part is Part.MANIFEST and not platform:
+        return look(reference, store=store, connect=connect, remote=remote)[2].raw
+    reader, manifest = _image(reference, store, connect, remote, platform)
+    if part is Part.MANIFEST:
+        return manifest.raw
+    if manifest.config is None:
+        raise ManifestError(f"{reference}: {manifest.media_type} has no configuration")
+    raw = reader.blob(manifest.config)
+    if raw is None:
+        raise _absent(reference, manifest.config)
+    return raw
+
+
+def _image(
+    reference: Reference,
+    store: Store,
+    connect: Callable[[], ImageReader],
+    remote: bool,
+    platform: str,
+) -> tuple[Looker, Manifest]:
+    """The image of one platform, this machine's without a wish."""
+    reader, top, manifest = look(reference, store=store, connect=connect, remote=remote)
+    for _ in range(_DEEPEST):
+        if not manifest.is_index:
+            break
+        parts = choose(manifest, platform)
+        if len(parts) != 1:
+            what = platform or "its index"
+            raise PlatformError(f"{reference}: {what} is {len(parts)} images; name one platform")
+        part = reader.manifest(parts[0])
+        if part is None:
+            raise _absent(reference, parts[0])
+        manifest = part
+    else:
+        raise ManifestError(f"{top.digest}: indexes nest more than {_DEEPEST} deep")
+    if platform and platform != ALL and names_platform(manifest.config):
+        raw = reader.blob(manifest.config)
+        has = None if raw is None else platform_of(raw)
+        if has is not None:
+            check_fits(reference, has, platform)
+    return reader, manifest
+
+
+def _absent(reference: Reference, descriptor: Descriptor) -> StoreError:
+    what = f" ({descriptor.platform})" if descriptor.platform else ""
+    return StoreError(
+        f"the store does not have {descriptor.digest}{what} of {reference}; ask its registry "
+        "('remote'), or pull it",
+        code="incomplete",
+    )

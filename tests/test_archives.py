@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support_archives import (
     COMPRESS,
     NAME,
+    Entry,
     blobs,
     config_of,
     docker_old,
@@ -361,6 +362,52 @@ def test_compressed_layers_stay_as_they_are(tmp_path: Path, store: Store) -> Non
     load(store, write_tar(tmp_path / "x.tar", docker_plain(image, unpack=False)))
     _, layers = config_of(store, Reference.parse("app:1"))
     assert layers == [sha(layer) for layer in image.layers]
+
+
+@pytest.mark.parametrize("kind", ["xz", "bzip2"])
+def test_layers_compressed_as_no_oci_layer_may_be_are_decompressed(
+    tmp_path: Path, store: Store, kind: str
+) -> None:
+    image = random_image(1, layers=3)
+    entries = docker_plain(image)
+    first, second = [name for name in entries if name.endswith(".tar")][:2]
+    for name in (first, second):  # and the third stays as it is
+        content = entries[name]
+        assert isinstance(content, bytes)
+        entries[name] = COMPRESS[kind](content)
+    load(store, write_tar(tmp_path / "x.tar", entries))
+    assert config_of(store, Reference.parse("app:1")) == (image.config, packed(image))
+    assert names(store.scratch) == []
+
+
+def test_a_layer_named_twice_is_decompressed_once(tmp_path: Path, store: Store) -> None:
+    image = random_image(1, layers=1)
+    (layer,) = image.layers
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"] *= 2
+    raw = json.dumps(config).encode()
+    listed = {"Config": "c.json", "RepoTags": ["app:1"], "Layers": ["l.tar.xz", "l.tar.xz"]}
+    entries: dict[str, Entry] = {
+        "manifest.json": json.dumps([listed]).encode(),
+        "c.json": raw,
+        "l.tar.xz": COMPRESS["xz"](gzip.decompress(layer)),
+    }
+    load(store, write_tar(tmp_path / "x.tar", entries))
+    assert config_of(store, Reference.parse("app:1")) == (raw, packed(image) * 2)
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESS))
+def test_what_a_layer_is_compressed_with_is_seen_by_its_bytes(store: Store, kind: str) -> None:
+    """Whatever the media type says: what was pulled is kept as it is."""
+    image = random_image(1, platform=HERE)
+    layers = [COMPRESS[kind](gzip.decompress(one)) for one in image.layers]
+    document = json.loads(image.manifest)
+    for entry, one in zip(document["layers"], layers, strict=True):
+        entry |= {"digest": f"sha256:{sha(one)}", "size": len(one)}
+        assert entry["mediaType"].endswith("+gzip")
+    keep(store, NAME, with_manifest(image, document, layers))
+    found = members(save(store, NAME, form=Form.DOCKER))
+    assert {f"blobs/sha256/{one}" for one in packed(image)} <= set(found)
 
 
 @pytest.mark.parametrize("kind", sorted(COMPRESS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import sys
@@ -116,10 +117,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "large manifest.json": (listing(bytes(8 * 2**20 + 1)), "8388608 are allowed"),
     "layers swapped": (swapped(docker_plain(IMAGE)), "digest"),
     "compressed layers swapped": (swapped(docker_plain(IMAGE, unpack=False)), "digest"),
-    "xz layer": (
-        {**docker_plain(IMAGE), LAYER: lzma.compress(b"x")},
-        "which no OCI layer may be",
+    "another layer in xz": ({**docker_plain(IMAGE), LAYER: lzma.compress(b"x")}, "digest"),
+    "xz layer cut off": (
+        {**docker_plain(IMAGE), LAYER: lzma.compress(gzip.decompress(IMAGE.layers[0]))[:-9]},
+        "cut off",
     ),
+    "bzip2 layer damaged": ({**docker_plain(IMAGE), LAYER: b"BZh9" + bytes(50)}, "damaged"),
     "gzip layer cut off": ({**docker_plain(IMAGE), LAYER: IMAGE.layers[0][:-9]}, "cut off"),
     "no index": (without(oci([("a:1", IMAGE)]), "index.json"), "is no image archive"),
     "wrong layout": (

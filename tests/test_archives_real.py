@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support_archives import NAME, config_of, keep, load, packed, save
+from support_archives import (
+    COMPRESS,
+    NAME,
+    config_of,
+    docker_plain,
+    keep,
+    load,
+    packed,
+    save,
+    write_tar,
+)
 from support_services import require
 from support_store import make_store
 from test_service import HERE
@@ -201,6 +211,25 @@ def test_we_read_what_skopeo_writes(
         assert layers == packed(image())
     else:
         assert other.resolve(SECOND) == store.resolve(NAME)
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESS))
+def test_skopeo_and_podman_make_the_same_of_compressed_layers(
+    tools: Tools, store: Store, kind: str
+) -> None:
+    entries = docker_plain(image(), ("example.org/app:1",))
+    for name, content in list(entries.items()):
+        if name.endswith(".tar"):
+            assert isinstance(content, bytes)
+            entries[name] = COMPRESS[kind](content)
+    path = write_tar(tools.root / "packed.tar", entries)
+    load(store, path)
+    ours, _ = config_of(store, Reference.parse("example.org/app:1"))
+    theirs = tools.skopeo("inspect", "--config", "--raw", f"docker-archive:{path}")
+    assert json.loads(theirs) == json.loads(ours)
+    tools.podman("load", "-i", path)
+    (found,) = json.loads(tools.podman("image", "inspect", "example.org/app:1"))
+    assert found["RootFS"]["Layers"] == [f"sha256:{one}" for one in packed(image())]
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])

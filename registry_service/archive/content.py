@@ -41,6 +41,7 @@ class Archive:
 
     ``made`` are documents that the archive does not have as files, such as the manifests that
     a docker-archive leaves to its readers; ``places`` says where a digest's content lies;
+    ``unpacked`` is a second file, which is closed with this one, and what lies there;
     ``companions`` are what belongs to one of its manifests, and no image of its own.
     """
 
@@ -51,10 +52,16 @@ class Archive:
         places: Mapping[Digest, Member],
         made: Mapping[Digest, bytes] | None = None,
         companions: Sequence[Companion] = (),
+        unpacked: tuple[ArchiveFile, Mapping[Digest, Member]] | None = None,
     ) -> None:
         self.images = tuple(images)
         self._file = file
-        self._places = places
+        self._places = {digest: (file, member) for digest, member in places.items()}
+        self._unpacked = None
+        if unpacked is not None:
+            self._unpacked, found = unpacked
+            for digest, member in found.items():
+                self._places.setdefault(digest, (self._unpacked, member))
         self._made = made or {}
         self._companions = tuple(companions)
 
@@ -75,14 +82,16 @@ class Archive:
 
     def close(self) -> None:
         self._file.close()
+        if self._unpacked is not None:
+            self._unpacked.close()
 
     def companions(self) -> Sequence[Companion]:
         return self._companions
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the content is here; with ``size``, and has that many bytes."""
-        made, member = self._made.get(digest), self._places.get(digest)
-        found = len(made) if made is not None else None if member is None else member.size
+        made, place = self._made.get(digest), self._places.get(digest)
+        found = len(made) if made is not None else None if place is None else place[1].size
         return found is not None and size in (None, found)
 
     def read(self, digest: Digest, limit: int = MANIFEST_LIMIT) -> bytes:
@@ -94,7 +103,7 @@ class Archive:
         made = self._made.get(digest)
         if made is not None:
             return made
-        content = read_document(self._file, self._place(digest), limit)
+        content = read_document(*self._place(digest), limit)
         actual = Digest.of(content, digest.algorithm)
         if actual != digest:
             raise _mismatch(self.path, digest, str(actual), len(content))
@@ -103,16 +112,16 @@ class Archive:
     def open(self, digest: Digest) -> VerifiedStream:
         """The content from its start. Reading the last of it raises `DigestMismatchError`
         where it is not what the digest says."""
-        return VerifiedStream(self._file, self._place(digest), digest)
+        return VerifiedStream(*self._place(digest), digest)
 
     def stream(self, descriptor: Descriptor, offset: int, cancel: Cancellation) -> BlobStream:
-        return _Stream(self._file, self._place(descriptor.digest), offset, cancel)
+        return _Stream(*self._place(descriptor.digest), offset, cancel)
 
-    def _place(self, digest: Digest) -> Member:
-        member = self._places.get(digest)
-        if member is None:
+    def _place(self, digest: Digest) -> tuple[ArchiveFile, Member]:
+        place = self._places.get(digest)
+        if place is None:
             raise DoesNotExistError(f"blob {digest} in {self.path.name}")
-        return member
+        return place
 
 
 class ArchiveSource(Source):

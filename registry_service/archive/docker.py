@@ -3,7 +3,8 @@
 ``manifest.json`` lists the images: the file of the configuration, those of the layers, and the
 names. An image becomes an OCI image: the configuration as it is, the layers as they lie in the
 archive (most are not compressed, so that their digests are the diff ids), and a manifest that is
-made of both, always the same for the same archive.
+made of both, always the same for the same archive. A layer that is compressed in a way for which
+OCI has no media type is decompressed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -29,7 +31,7 @@ from ..observe import ProgressCallback
 from ..reference import Reference
 from .compression import LONGEST_MAGIC, compression_of, decompressed
 from .content import Archive, ArchivedImage, read_document
-from .file import ArchiveFile
+from .file import ArchiveFile, ScratchFile
 from .tar import Member, Members
 
 __all__ = ["CONFIG_LIMIT", "MANIFEST", "OCI_CONFIG", "OCI_LAYER", "diff_ids", "made", "read_docker"]
@@ -48,22 +50,27 @@ _NAMED: Final = re.compile(r"(?:blobs/sha256/|sha256:)?([0-9a-f]{64})(?:\.json)?
 
 
 def read_docker(
-    file: ArchiveFile, members: Members, cancel: Cancellation, progress: ProgressCallback
+    file: ArchiveFile,
+    members: Members,
+    scratch: Path,
+    cancel: Cancellation,
+    progress: ProgressCallback,
 ) -> Archive:
     """The archive whose ``manifest.json`` that is.
 
     Compressed layers are read once, for their digests, and compared with their diff ids; what
-    is not compressed has its diff id as its digest, and is verified when it is used. Raises
-    `ArchiveError`, `DigestMismatchError`.
+    is not compressed has its diff id as its digest, and is verified when it is used. ``scratch``
+    is a directory for what comes out of layers that are decompressed. Raises `ArchiveError`,
+    `DigestMismatchError`, `DiskFullError`.
     """
-    reader = _Reader(file, members, cancel, progress)
-    for place, entry in enumerate(_entries(file, members)):
-        cancel.check()
-        try:
-            reader.add(entry)
-        except ArchiveError as error:
-            raise ArchiveError(f"{file.path}: {MANIFEST}: image {place + 1}: {error}") from None
-    return Archive(file, reader.images(), reader.places, reader.made)
+    with _Reader(file, members, scratch, cancel, progress) as reader:
+        for place, entry in enumerate(_entries(file, members)):
+            cancel.check()
+            try:
+                reader.add(entry)
+            except ArchiveError as error:
+                raise ArchiveError(f"{file.path}: {MANIFEST}: image {place + 1}: {error}") from None
+        return reader.archive()
 
 
 def made(config: Descriptor, layers: list[Descriptor]) -> bytes:
@@ -142,23 +149,40 @@ class _Reader:
         self,
         file: ArchiveFile,
         members: Members,
+        scratch: Path,
         cancel: Cancellation,
         progress: ProgressCallback,
     ) -> None:
-        self.places: dict[Digest, Member] = {}
-        self.made: dict[Digest, bytes] = {}
+        self._places: dict[Digest, Member] = {}
+        self._made: dict[Digest, bytes] = {}
         self._names: dict[Digest, dict[Reference, None]] = {}
         self._compressed: dict[int, tuple[Digest, Descriptor]] = {}  # by the member's offset
+        self._scratch = scratch
+        self._unpacked: ScratchFile | None = None
+        self._unpacked_places: dict[Digest, Member] = {}
         self._file = file
         self._members = members
         self._cancel = cancel
         self._progress = progress
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._unpacked is not None:
+            self._unpacked.close()
+
+    def archive(self) -> Archive:
+        unpacked = None
+        if self._unpacked is not None:
+            unpacked = self._unpacked.opened(), self._unpacked_places
+        return Archive(self._file, self.images(), self._places, self._made, unpacked=unpacked)
+
     def images(self) -> list[ArchivedImage]:
         return [
             ArchivedImage(
                 descriptor=Descriptor(
-                    media_type=OCI_MANIFEST, digest=digest, size=len(self.made[digest])
+                    media_type=OCI_MANIFEST, digest=digest, size=len(self._made[digest])
                 ),
                 names=tuple(names),
             )
@@ -174,7 +198,7 @@ class _Reader:
         layers = [self._layer(name, id) for name, id in zip(entry.layers, ids, strict=True)]
         raw = made(config, layers)
         digest = Digest.of(raw)
-        self.made[digest] = raw
+        self._made[digest] = raw
         self._names.setdefault(digest, {}).update(dict.fromkeys(entry.names))
 
     def _config(self, name: str) -> tuple[Descriptor, tuple[Digest, ...]]:
@@ -184,47 +208,65 @@ class _Reader:
         stated = _NAMED.fullmatch(name)
         if stated is not None and stated[1] != digest.hex:
             raise _mismatch(self._file, name, f"sha256:{stated[1]}", str(digest))
-        self.places[digest] = member
+        self._places[digest] = member
         return Descriptor(media_type=OCI_CONFIG, digest=digest, size=len(raw)), diff_ids(raw)
 
     def _layer(self, name: str, diff_id: Digest) -> Descriptor:
         member = self._member(name)
         start = self._file.read(member.offset, min(LONGEST_MAGIC, member.size))
         kind = compression_of(start)
-        if kind not in _SUFFIXES:
-            raise ArchiveError(f"{name} is compressed with {kind}, which no OCI layer may be")
         if kind:
-            return self._unpacked(name, member, kind, diff_id)
-        self.places[diff_id] = member
+            return self._examined(name, member, kind, diff_id)
+        self._places[diff_id] = member
         return Descriptor(media_type=OCI_LAYER, digest=diff_id, size=member.size)
 
-    def _unpacked(self, name: str, member: Member, kind: str, diff_id: Digest) -> Descriptor:
-        """A compressed layer: its digest is found out, and its diff id verified, on one way."""
+    def _examined(self, name: str, member: Member, kind: str, diff_id: Digest) -> Descriptor:
+        """A compressed layer: its digest is found out, and its diff id verified, on one way. One
+        that no OCI layer may be as it is comes out of that way decompressed."""
         known = self._compressed.get(member.offset)
         if known is None:
             outer, inner = hashlib.sha256(), diff_id.hasher()
-            read = 0
-
-            def counted() -> Iterator[bytes]:
-                nonlocal read
-                for piece in self._file.pieces(member.offset, member.size, self._cancel):
-                    outer.update(piece)
-                    read += len(piece)
-                    self._progress(str(diff_id), "verifying", read, member.size)
-                    yield piece
-
-            for piece in decompressed(counted(), kind):
-                self._cancel.check()
-                inner.update(piece)
-            digest = Digest(algorithm="sha256", hex=outer.hexdigest())
+            pieces = self._hashed(member, kind, outer, inner, str(diff_id))
+            place = None if kind in _SUFFIXES else self._keep(name, member, pieces)
+            for _ in pieces:
+                pass  # they are for the digests alone
             found = Digest(algorithm=diff_id.algorithm, hex=inner.hexdigest())
-            media_type = OCI_LAYER + _SUFFIXES[kind]
-            known = found, Descriptor(media_type=media_type, digest=digest, size=member.size)
-            self._compressed[member.offset] = known
-            self.places[digest] = member
+            if place is not None:
+                self._unpacked_places[found] = place
+                layer = Descriptor(media_type=OCI_LAYER, digest=found, size=place.size)
+            else:
+                digest = Digest(algorithm="sha256", hex=outer.hexdigest())
+                self._places[digest] = member
+                media_type = OCI_LAYER + _SUFFIXES[kind]
+                layer = Descriptor(media_type=media_type, digest=digest, size=member.size)
+            known = self._compressed[member.offset] = found, layer
         if known[0] != diff_id:
             raise _mismatch(self._file, name, str(diff_id), str(known[0]))
         return known[1]
+
+    def _hashed(
+        self, member: Member, kind: str, outer: hashlib._Hash, inner: hashlib._Hash, key: str
+    ) -> Iterator[bytes]:
+        """What is in a compressed layer; it and the layer are hashed on the way."""
+
+        def counted() -> Iterator[bytes]:
+            read = 0
+            for piece in self._file.pieces(member.offset, member.size, self._cancel):
+                outer.update(piece)
+                read += len(piece)
+                self._progress(key, "verifying", read, member.size)
+                yield piece
+
+        for piece in decompressed(counted(), kind):
+            self._cancel.check()
+            inner.update(piece)
+            yield piece
+
+    def _keep(self, name: str, member: Member, pieces: Iterator[bytes]) -> Member:
+        if self._unpacked is None:
+            self._unpacked = ScratchFile(self._scratch, self._file.path)
+        begin = self._unpacked.append(pieces, self._cancel)
+        return Member(name=name, kind=member.kind, offset=begin, size=self._unpacked.size - begin)
 
     def _member(self, name: str) -> Member:
         member = self._members.file(name.removeprefix("./"))

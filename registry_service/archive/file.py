@@ -19,7 +19,7 @@ from ..observe import ProgressCallback
 from ..store.disk import check_space, disk_error, write_all
 from .compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 
-__all__ = ["ArchiveFile"]
+__all__ = ["ArchiveFile", "ScratchFile"]
 
 # What is left free for others by an archive that turns out to be very large inside.
 _RESERVE: Final = 64 * 1024 * 1024
@@ -123,16 +123,51 @@ class ArchiveFile:
                 progress(self.path.name, "decompressing", read, self.size)
                 yield piece
 
+        with ScratchFile(scratch, self.path) as file:
+            file.append(decompressed(counted(), kind), cancel)
+            return file.opened()
+
+
+class ScratchFile:
+    """A file without a name for what comes out of compressed content, one piece of content after
+    the other; ``path`` is the archive's. Used by one thread."""
+
+    def __init__(self, scratch: Path, path: Path) -> None:
+        """Raises `StoreError` where ``scratch`` is no directory that can be written to."""
+        self.path = path
+        self.size = 0
+        self._scratch = scratch
+        self._checked = 0
         try:
-            with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
-                written = checked = 0
-                for piece in decompressed(counted(), kind):
-                    cancel.check()
-                    if written >= checked:
-                        check_space(scratch, _RESERVE)
-                        checked = written + _CHECK_EVERY
-                    write_all(file.fileno(), memoryview(piece), written)
-                    written += len(piece)
-                return ArchiveFile(os.dup(file.fileno()), self.path)
+            self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 (closed by `close`)
         except OSError as error:
             raise disk_error(error, scratch, "decompress into") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def append(self, pieces: Iterator[bytes], cancel: Cancellation) -> int:
+        """Write all of it at the end; returns the place where it begins. Raises what ``pieces``
+        raises, `DiskFullError`, `StoreError`, `CancelledError`."""
+        begin = self.size
+        try:
+            for piece in pieces:
+                cancel.check()
+                if self.size >= self._checked:
+                    check_space(self._scratch, _RESERVE)
+                    self._checked = self.size + _CHECK_EVERY
+                write_all(self._file.fileno(), memoryview(piece), self.size)
+                self.size += len(piece)
+        except OSError as error:
+            raise disk_error(error, self._scratch, "decompress into") from error
+        return begin
+
+    def opened(self) -> ArchiveFile:
+        """What was written, to be read after this one is closed."""
+        return ArchiveFile(os.dup(self._file.fileno()), self.path)

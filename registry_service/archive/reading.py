@@ -33,7 +33,7 @@ def open_archive(
 
     Without ``form`` it is what it seems to be; an archive that is of both kinds, as Docker
     writes it since version 25, is read as OCI, with the digests that its images have in a
-    registry. ``scratch`` is a directory for what a compressed archive holds.
+    registry. ``scratch`` is a directory for what a compressed archive, or layer, holds.
 
     Raises `ArchiveError`, `DigestMismatchError`, `DiskFullError`, `CancelledError`.
     """
@@ -48,7 +48,7 @@ def open_archive(
             raise ArchiveError(f"{path}: {error}") from None
         if (form or _form(path, members)) is Form.OCI:
             return read_layout(file, members)
-        return read_docker(file, members, cancel, progress)
+        return read_docker(file, members, scratch, cancel, progress)
     except BaseException:
         file.close()
         raise

@@ -16,6 +16,7 @@ from test_manifest_kinds import put_artifact, put_old
 from test_service import HERE, OTHER
 
 from engine import Status
+from registry_service.commands import commands
 from registry_service.digest import Digest
 from registry_service.manifest import OCI_INDEX
 from registry_service.testing import Registry
@@ -139,6 +140,12 @@ def test_an_index_that_nests_without_an_end_is_refused(bench: Bench, registry: R
     registry.put_manifest("test/deep", "1", inner, OCI_INDEX)
     _, message = bench.fail("raw", f"{registry.host}/test/deep:1", part="config")
     assert "nest" in message
+
+
+def test_the_list_of_commands_says_what_each_does() -> None:
+    """On one line of a terminal with 80 columns, and not the beginning of it."""
+    for command in commands():
+        assert not command.get_short_help_str(62).endswith("...")
 
 
 def test_the_command_writes_the_bytes_and_nothing_else(tmp_path: Path) -> None:

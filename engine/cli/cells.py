@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,8 @@ class Kind:
         self.rank = rank
 
 
+_LONGEST_NESTED = 60  # characters of a nested value, on a terminal
+_DIGEST = re.compile(r"[a-z0-9+._-]+:[0-9a-f]{32,}")
 _NUMBER = 3  # the rank of what must not be cut
 
 
@@ -138,9 +141,16 @@ def _text(cell: Any) -> str:
 
 
 def _words(cell: Any) -> str:
+    """Names as a list; of other nested values the beginning: who wants all of a document has
+    the other formats."""
+    if isinstance(cell, str):
+        return _short_digest(cell) if _DIGEST.fullmatch(cell) else cell
     if isinstance(cell, (list, tuple)) and all(isinstance(item, str) for item in cell):
         return ", ".join(cell)
-    return _text(cell)
+    text = _text(cell)
+    if isinstance(cell, (list, tuple, dict)) and len(text) > _LONGEST_NESTED:
+        return f"{text[: _LONGEST_NESTED - 1]}…"
+    return text
 
 
 def _short_digest(cell: Any) -> str:

@@ -49,7 +49,7 @@ def describe(session: Session, job: str) -> int:
     return session.submit("describe", (job,))
 
 
-@click.command()
+@click.command(short_help="Show the version, the limits and the queues.")
 @click.pass_obj
 def info(session: Session) -> int:
     """Show the version, the limits, the uptime and the queues of the engine."""

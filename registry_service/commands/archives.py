@@ -78,7 +78,7 @@ def save(
         return status
 
 
-@click.command()
+@click.command(short_help="Keep the images of an archive in the store.")
 @click.argument("file")
 @click.option("--as", "name", metavar="IMAGE", help="The image's name, where there is just one.")
 @submit_options

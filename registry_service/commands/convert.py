@@ -14,11 +14,11 @@ __all__ = ["FORMAT", "convert"]
 FORMAT = click.option(
     "--format",
     type=click.Choice(["oci", "docker"]),
-    help="The format of the manifests.",
+    help="Convert the manifests into this format.",
 )
 
 
-@click.command()
+@click.command(short_help="Put an image into Docker's or OCI's format.")
 @click.argument("source")
 @click.argument("target")
 @click.option(

@@ -59,7 +59,7 @@ def inspect(
     return session.submit("inspect", (image,), env, submit)
 
 
-@click.command()
+@click.command(short_help="Give an image of the store a further name.")
 @click.argument("source")
 @click.argument("target")
 @submit_options

@@ -14,7 +14,7 @@ from .own import keychain_of, translated
 __all__ = ["login", "logout", "normal_host"]
 
 
-@click.command()
+@click.command(short_help="Check credentials for a registry, and keep them.")
 @click.argument("host", required=False, default="")
 @USER
 @PASSWORD_STDIN
@@ -45,7 +45,7 @@ def login(session: Session, host: str, user: str | None, password_stdin: bool) -
     return 0
 
 
-@click.command()
+@click.command(short_help="Forget the credentials for a registry.")
 @click.argument("host", required=False, default="")
 @click.pass_obj
 def logout(session: Session, host: str) -> int:

@@ -42,7 +42,7 @@ def _searched(values: dict[str, Any]) -> str:
     return split_host(values["term"])[0] or ""
 
 
-@click.command()
+@click.command(short_help="Check credentials for a registry; store nothing.")
 @click.argument("host", required=False, default="")
 @USER
 @PASSWORD_STDIN
@@ -70,7 +70,7 @@ def auth(
     return session.submit("auth", (), {"authConfig": config}, submit)
 
 
-@click.command()
+@click.command(short_help="Search the public index, or a registry.")
 @click.argument("term")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), metavar="N", help="The most results. [default: 25]"
@@ -99,7 +99,7 @@ def tags(session: Session, repository: str, access: dict[str, Any], submit: Subm
     return session.submit("tags", (repository,), access, submit)
 
 
-@click.command()
+@click.command(short_help="Show what is known of each registry.")
 @submit_options
 @click.pass_obj
 def registries(session: Session, submit: SubmitOptions) -> int:

@@ -43,7 +43,7 @@ def catalog(
     return session.submit("catalog", args, {**access, "limit": limit}, submit)
 
 
-@click.command()
+@click.command(short_help="List what belongs to an image in its registry.")
 @click.argument("image")
 @click.option("--artifact-type", metavar="TYPE", help="Only referrers of this type.")
 @access_options
@@ -61,7 +61,7 @@ def referrers(
     return session.submit("referrers", (image,), env, submit)
 
 
-@click.command()
+@click.command(short_help="Delete a tag or a manifest in its registry.")
 @click.argument("reference")
 @click.option("--force", is_flag=True, help="Delete the manifest even if other tags lead to it.")
 @access_options

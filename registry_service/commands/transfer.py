@@ -46,7 +46,7 @@ def pull(
     return session.submit("pull", (image,), env, submit)
 
 
-@click.command()
+@click.command(short_help="Send an image of the store to its registry.")
 @click.argument("image")
 @PLATFORM
 @FORMAT

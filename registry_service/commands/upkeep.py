@@ -12,7 +12,7 @@ __all__ = ["gc", "remove", "verify"]
 _SECONDS = click.IntRange(min=0)
 
 
-@click.command()
+@click.command(short_help="Remove names of images from the store.")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--prune", is_flag=True, help="Remove at once what only these names led to.")
 @submit_options
@@ -50,7 +50,7 @@ def gc(
     return session.submit("gc", (), env, submit)
 
 
-@click.command()
+@click.command(short_help="Compare what the store has with its digests.")
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @click.option("--repair", is_flag=True, help="Move damaged content aside for the next pull.")
 @submit_options

@@ -144,7 +144,7 @@ JOBS: Final = (
     Entry(
         JobSpec(
             name="raw",
-            help="Show the manifest of an image, its configuration or its digest, and only that.",
+            help="Show an image's manifest, configuration or digest alone.",
             arguments=(IMAGE,),
             options=(
                 AUTH,

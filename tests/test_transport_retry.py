@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
@@ -22,7 +23,7 @@ from registry_service.errors import (
 from registry_service.observe import Observer
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Body, Transport, parse_retry_after
-from registry_service.transport.retry import RetryPolicy
+from registry_service.transport.retry import RetryPolicy, parse_retry_at
 
 
 class Waits:
@@ -197,6 +198,25 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, 0.0) == seconds
     if seconds:
         assert parse_retry_after(value, 1e9) in (0.0, seconds)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(None, None), ("soon", None), ("1030", 30.0), ("1000", 0.0), ("5", 0.0), ("9" * 5000, None)],
+)
+def test_the_time_at_which_a_hub_may_be_asked_again(
+    value: str | None, seconds: float | None
+) -> None:
+    assert parse_retry_at(value, 1000.0) == seconds
+
+
+def test_a_time_to_ask_again_is_a_pause(waits: Waits) -> None:
+    again = {"X-Retry-After": str(int(time.time()) + 3000)}
+    with scripted(lambda request: request.answer(429, headers=again)) as server:
+        response = waits.transport.request("GET", server.url, hasty=True)
+        after = response.error().retry_after
+        assert after is not None
+        assert 2000 < after <= 3000
 
 
 # redirects

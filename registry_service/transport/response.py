@@ -27,7 +27,7 @@ from ..tls import tls_error
 from .exchange import Exchange
 from .floor import TooSlowError
 from .gate import Lease
-from .retry import parse_retry_after
+from .retry import parse_retry_after, parse_retry_at
 from .veil import Veil
 
 __all__ = ["Response", "translate"]
@@ -105,7 +105,11 @@ class Response:
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait, where the server says."""
-        return parse_retry_after(self.headers.get("Retry-After"), time.time())
+        now = time.time()
+        value = self.headers.get("Retry-After")
+        if value is None and self.status == 429:  # else it says when a quota begins anew
+            return parse_retry_at(self.headers.get("X-Retry-After"), now)
+        return parse_retry_after(value, now)
 
     def header_values(self, name: str) -> list[str]:
         """The value of each header of this name, in order."""

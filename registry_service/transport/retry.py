@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import email.utils
 import math
+import re
 
 from ..errors import (
     ConnectionBrokenError,
@@ -14,7 +15,7 @@ from ..errors import (
     UnreachableRegistryError,
 )
 
-__all__ = ["RetryPolicy", "parse_retry_after"]
+__all__ = ["RetryPolicy", "parse_retry_after", "parse_retry_at"]
 
 _OVERLOADED = frozenset({408, 425, 429, 503})  # the server did not do what it was asked
 _FAILED = frozenset({500, 502, 504})  # it may have
@@ -38,6 +39,13 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.UTC)
     return max(0.0, date.timestamp() - now)
+
+
+def parse_retry_at(value: str | None, now: float) -> float | None:
+    """The seconds that an ``X-Retry-After`` header asks to wait: Docker Hub's own, the time in
+    seconds since the epoch. None for what cannot be read."""
+    found = re.fullmatch(r"[0-9]{1,12}", (value or "").strip())
+    return max(0.0, int(found[0]) - now) if found else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import http.client
 import http.server
 import json
 import math
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +48,7 @@ class TokenServer:
     """``users`` are passwords by user; ``access`` what each may do: actions by repository, the
     user ``""`` being everybody. ``lives`` is for how many seconds docker-registry takes the next
     tokens, all others being good for long; ``told`` what is said of that (None: nothing).
-    ``methods`` are those that it knows."""
+    ``methods`` are those that it knows. With ``context`` it speaks TLS."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class TokenServer:
         access: Mapping[str, Mapping[str, str]],
         told: int | None = 300,
         methods: tuple[str, ...] = ("GET", "POST"),
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.users, self.access = dict(users), access
         self.lives: list[float] = []
@@ -68,8 +70,9 @@ class TokenServer:
         self.bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         self._lock = threading.Lock()
         self._asked: list[Asked] = []
-        self._server = _serve(_tokens(self))
-        self.realm = f"http://127.0.0.1:{self._server.server_port}/token"
+        self._server = _serve(_tokens(self), context)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.realm = f"{'http' if context is None else 'https'}://{self.host}/token"
 
     @property
     def asked(self) -> list[Asked]:
@@ -312,8 +315,14 @@ class _Server(http.server.ThreadingHTTPServer):
         return None  # a client that went away
 
 
-def _serve(handler: type[http.server.BaseHTTPRequestHandler]) -> _Server:
+def _serve(
+    handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None
+) -> _Server:
     server = _Server(("127.0.0.1", 0), handler)
+    if context is not None:  # the handshake is for the thread of each connection
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from scripted import closed_port
 from support_daemon import Daemon, Result, running_daemon
 from support_hosts import HERE, section
@@ -133,6 +135,47 @@ def test_an_identity_token_that_was_taken_back_asks_for_another_login(
         assert login(ann, host, "ann", ANN).returncode == 0
         assert entries(tmp_path / "ann")[host]["identitytoken"] == "another-one-of-ann-987"
         assert ann.ctl_json("push", name)[-1]["state"] == "pushed"
+
+
+def server_context(ca: trustme.CA, place: Path) -> ssl.SSLContext:
+    """For a server on loopback; its certificate and key lie in ``place``, too."""
+    issued = ca.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(place / "server.key")
+    (place / "server.cert").write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    return context
+
+
+def test_a_token_server_has_an_authority_of_its_own(daemon: Daemon, tmp_path: Path) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    context = server_context(second, tmp_path)
+    server_context(first, tmp_path)  # the registry's files take the place of the token server's
+    with (
+        token_server(tmp_path, users=USERS, access=ACCESS, context=context) as tokens,
+        docker_registry(
+            tmp_path / "registry",
+            extra={"auth": tokens.settings},
+            certificate=tmp_path / "server.cert",
+            key=tmp_path / "server.key",
+        ) as host,
+    ):
+        ann = at_home(daemon, tmp_path / "ann")
+        name = f"{host}/team/app:1"
+        image = fetch_image(ann, name)
+        for authority, where, other in ((first, host, tokens.host), (second, tokens.host, host)):
+            refused = login(ann, host, "ann", ANN)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            place = tmp_path / "certs.d" / where
+            assert f"put the authority's certificate as ca.crt into {place}" in refused.stderr
+            assert f"{other}: the server's certificate" not in refused.stderr
+            assert not (tmp_path / "ann" / ".docker").exists()
+            place.mkdir(parents=True)
+            authority.cert_pem.write_to_path(place / "ca.crt")
+        assert tokens.asked == []
+        assert login(ann, host, "ann", ANN).returncode == 0
+        assert ann.ctl_json("push", name)[-1]["digest"] == image.digest
+        assert ann.ctl_json("pull", name)[-1]["state"] == "exists"
 
 
 # a pull-through mirror

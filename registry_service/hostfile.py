@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
@@ -75,9 +76,14 @@ def own_credentials(rules: HostRules) -> AuthConfig:
 def _secret(key: str, path: Path) -> str:
     """What a file holds, but for the end of its last line."""
     try:
-        with path.open("rb") as file:
+        # a pipe in the file's place would be waited for without end
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise SettingsError(key, f"{path} is no plain file")
             content = file.read(_SECRET_LIMIT + 1)
-            mode = stat.S_IMODE(path.stat().st_mode)
+            mode = stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise SettingsError(key, f"{path} cannot be read: {error.strerror}") from None
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
@@ -120,10 +126,8 @@ class _Reader:
             if key in hosts:
                 raise SettingsError(where, f"there is a section for {key} already")
             hosts[key] = self._host(where, _table(where, section), default)
-        for name, rules in hosts.items():
-            for mirror in rules.mirrors:
-                if host_key(mirror.host) == name:
-                    raise SettingsError(f'host."{name}".mirrors', "a host is no mirror of itself")
+            if any(host_key(mirror.host) == key for mirror in hosts[key].mirrors):
+                raise SettingsError(f"{where}.mirrors", "a host is no mirror of itself")
         return HostTable(default=default, hosts=hosts)
 
     def _default(self, section: Mapping[str, Any]) -> HostRules:
@@ -142,15 +146,23 @@ class _Reader:
                 raise SettingsError(
                     f"{where}.{key}", f"a secret does not stand here; name its file in {key}_file"
                 )
-        _known(where, section, (*self._readers, *_LIMITS))
+        known = (*self._readers, *_LIMITS)
+        for key, value in section.items():
+            if key not in known and isinstance(value, dict):  # [host.a.b] is b in a to TOML
+                raise SettingsError(
+                    f"{where}.{key}",
+                    'a table in a table; put the name of the host in quotes: [host."NAME"]',
+                )
+        _known(where, section, known)
         values = {
             key: read(f"{where}.{key}", section[key])
             for key, read in self._readers.items()
             if key in section
         }
         values.setdefault("proxy", default.proxy)
+        limits = _limits(where, section, default.limits)
         try:
-            return HostRules(limits=_limits(where, section, default.limits), **values)
+            return HostRules(limits=limits, **values)
         except SettingsError as error:
             raise SettingsError(f"{where}.{error.key}", error.problem) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["HostLimits", "HostRules", "HostTable", "Mirror", "Origin", "host_key
 Origin: TypeAlias = Literal["last", "never"]
 
 _PREFIX: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9._-]+)*")
+_HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?\.?")
 _STANDARD_PORTS: Final = (None, 80, 443)
 
 
@@ -131,8 +133,7 @@ class HostTable:
         """The rules for ``host`` (no brackets) at a port; None is the one that is implied."""
         if not self.hosts:
             return self.default
-        host = host.lower()
-        host = PUBLIC_REGISTRY if host in PUBLIC_NAMES else host
+        host = _one_name(host.lower())
         exact = self.hosts.get(join_host_port(host, port))
         if exact is None and port in _STANDARD_PORTS:
             exact = self.hosts.get(join_host_port(host, None))
@@ -156,8 +157,22 @@ class HostTable:
 
 def host_key(text: str) -> str:
     """``host`` or ``host:port`` as `HostTable` has it: in lower case, one name for the public
-    registry, and without the port that https implies. Raises ValueError."""
+    registry, one form for each address, and without the port that https implies. Raises
+    ValueError."""
     host, port = split_host_port(text)
+    if ":" not in host and not _HOST.fullmatch(host):
+        hint = "; no character stands for others" if "*" in host else ""
+        raise ValueError(f"{text!r} is no host{hint}")
+    return join_host_port(_one_name(host), None if port == 443 else port)
+
+
+def _one_name(host: str) -> str:
+    """Of the names that the public registry has, and of the forms of an address, one."""
     if host in PUBLIC_NAMES:
-        host = PUBLIC_REGISTRY
-    return join_host_port(host, None if port == 443 else port)
+        return PUBLIC_REGISTRY
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.IPv6Address(host))
+    except ValueError:
+        return host

@@ -128,6 +128,10 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(loaded: Daemon, tmp_
         (["save", NAME, "-o", "x", "--format", "zip"], "docker"),
         (["load", "-"], "name a file"),
         (["load"], "FILE"),
+        (["load", ""], "is empty"),
+        (["load", "/x\udcff"], "not UTF-8"),
+        (["save", NAME, "--path", "/x\udcff"], "not UTF-8"),
+        (["push", NAME, "--from", "oci-archive:/x\udcff", "--anonymous"], "not UTF-8"),
     ],
 )
 def test_wrong_usage_is_said(daemon: Daemon, args: list[str], words: str) -> None:

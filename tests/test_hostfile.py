@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -93,6 +94,9 @@ def test_a_host_has_what_its_section_says_and_the_default_s_for_the_rest() -> No
         ("docker.io", "registry-1.docker.io", 443, True),
         ("docker.io", "index.docker.io", None, True),
         ("[::1]:5000", "::1", 5000, True),
+        ("[0:0::1]:5000", "::1", 5000, True),
+        ("[::1]:5000", "0:0:0:0:0:0:0:1", 5000, True),
+        ("[FE80::1%eth0]", "fe80::1%eth0", 443, True),
     ],
 )
 def test_whom_a_section_is_for(section: str, host: str, port: int | None, found: bool) -> None:
@@ -139,6 +143,18 @@ def test_there_need_be_no_file(tmp_path: Path) -> None:
         ('[host."a/b"]', "host.\"a/b\": 'a/b' is no host; 'host' or 'host:port' is expected"),
         ('[host.a]\n[host."A:443"]', 'host."A:443": there is a section for a already'),
         (HOST + "nope = 1", 'host."r.example:5000".nope: no such key; there are insecure'),
+        (
+            HOST + "concurrent = 1.5",
+            'registries.toml: host."r.example:5000".concurrent: an integer is',
+        ),
+        (HOST + "chunk = -1", 'registries.toml: host."r.example:5000".chunk: -1 is not between'),
+        ("[host.r.example]\nchunk = 1", 'put the name of the host in quotes: [host."NAME"]'),
+        ('[host."*.example"]', "'*.example' is no host; no character stands for others"),
+        ('[host."é.example"]', "'é.example' is no host"),
+        (
+            '[host."docker.io"]\nmirrors = ["index.docker.io"]',
+            'host."docker.io".mirrors: a host is',
+        ),
         (HOST + "insecure = 1", 'host."r.example:5000".insecure: true or false is expected'),
         (HOST + "mirrors = 'm'", 'host."r.example:5000".mirrors: a list of strings'),
         (HOST + "mirrors = ['m', 'x y']", 'host."r.example:5000".mirrors[1]: '),
@@ -277,3 +293,10 @@ def test_a_secret_s_file_that_cannot_be_used(
     said = str(caught.value)
     assert said.startswith(f"password_file: {path}") and message in said
     assert "hunter2" not in said
+
+
+def test_a_pipe_in_the_place_of_a_secret_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(SettingsError, match="is no plain file"):
+        own_credentials(rules_with(path))

@@ -89,6 +89,8 @@ def test_the_places_and_their_order(home: Home) -> None:
     ]
     bare = places_of({"HOME": "/h", "XDG_RUNTIME_DIR": "not/absolute"}, 7)
     assert bare[1].path == Path("/run/containers/7/auth.json")
+    own = places_of({"HOME": "/h", "XDG_RUNTIME_DIR": "/run"}, 7)
+    assert own[1].path == Path("/run/containers/auth.json")
     moved = places_of({**home.environ, "DOCKER_CONFIG": "/d"}, 7)
     assert moved[0].path == Path("/d/config.json")
     assert moved[1:] == places_of(home.environ, 7)[1:]
@@ -376,6 +378,19 @@ def test_a_login_takes_the_place_of_an_entry_that_cannot_be_read(home: Home) -> 
     home.write(home.docker, {"auths": {HOST: {"auth": "%%"}}})
     assert home.keychain.remove(HOST).sources == (str(home.docker),)
     assert not home.docker.exists()
+
+
+@pytest.mark.parametrize("mode", ["locked", "garbage"])
+def test_the_file_forgets_even_if_its_helper_fails(
+    helper: FakeHelper, home: Home, mode: str
+) -> None:
+    home.write(
+        home.docker, {"auths": {HOST: {"auth": pair(f"ann:{SECRET}")}}, "credsStore": "fake"}
+    )
+    helper.misbehave(mode)
+    with pytest.raises(CredentialStoreError, match="docker-credential-fake"):
+        home.keychain.remove(HOST)
+    assert json.loads(home.docker.read_text()) == {"auths": {}, "credsStore": "fake"}
 
 
 def test_every_address_of_the_host_is_removed_and_nothing_of_others(home: Home) -> None:

@@ -144,7 +144,18 @@ def _replacing(name: str) -> Iterator[_Output]:
 
 
 def _absolute(path: str) -> str:
-    """The engine has another working directory."""
+    """The engine has another working directory. Raises `click.UsageError` for a name that it
+    cannot be told."""
     from pathlib import Path  # as above
 
-    return str(Path(path).absolute())
+    if not path:
+        raise click.UsageError("the name of the file is empty")
+    absolute = str(Path(path).absolute())
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(
+            f"{path!a}: the engine cannot be told this name, which is not UTF-8: "
+            "give the file another one, or a link with one"
+        ) from None
+    return absolute

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..credentials import AuthConfig
-from ..errors import ConfigFileMissingError, RegistryError
+from ..errors import ConfigFileMissingError, CredentialStoreError, RegistryError
 from .config_file import ConfigFile, load_file, locked, save_config
 from .helper import HELPER_SECONDS, Helper
 from .keys import Match, host_of_key, key_of, matches
@@ -129,16 +129,23 @@ class Keychain:
 
     def remove(self, host: str) -> Removed:
         """Forget what the first place and its helper keep for ``host`` (empty: the public
-        index). What other places have stays, and is named."""
+        index). What other places have stays, and is named. Where the helper fails, the file
+        forgets all the same, before that is raised."""
         place, key = self._places[0], key_of(host)
         sources = []
         helper, source = self._helper_for(load_file(place.path), key)
+        failure = None
         if helper is not None:
-            erased = [helper.erase(server) for server in _servers(key)]
-            if any(erased):
-                sources.append(source)
+            try:
+                erased = [helper.erase(server) for server in _servers(key)]
+            except CredentialStoreError as error:
+                failure = error
+            else:
+                sources = [source] if any(erased) else []
         if place.path.exists() and _drop(place.path, key):
             sources.append(str(place.path))
+        if failure is not None:
+            raise failure
         left = ""
         with contextlib.suppress(RegistryError):  # it says what else there is, and no more
             left = self.find(key).source

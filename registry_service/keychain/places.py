@@ -36,9 +36,9 @@ def places_of(environ: Mapping[str, str], uid: int) -> tuple[Place, ...]:
         return (Place(path=Path(named).absolute(), named="REGISTRY_AUTH_FILE"),)
     home = _home(environ, uid)
     # where there is no directory for the session, podman has one for each user
-    session = _directory(environ, "XDG_RUNTIME_DIR", Path("/run"))
-    runtime = session / "containers"
-    if session == Path("/run"):
+    session = environ.get("XDG_RUNTIME_DIR", "").startswith("/")
+    runtime = _directory(environ, "XDG_RUNTIME_DIR", Path("/run")) / "containers"
+    if not session:
         runtime /= str(uid)
     config = _directory(environ, "XDG_CONFIG_HOME", home / ".config")
     return (

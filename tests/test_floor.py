@@ -180,7 +180,7 @@ def test_what_came_before_an_interruption_does_not_travel_again(
     layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
     more = "seconds=60" if fault == "stall" else "reset=no"
     registry.add_fault(f"{fault}:path=*/blobs/{layer},after=700001,times=1,{more}")
-    bench = Bench(tmp_path / "state", read_timeout=0.5)
+    bench = Bench(tmp_path / "state", read_timeout=2.0)
     bench.run("pull", f"{registry.host}/a/b:1")
     bench.engine.shutdown(grace=0)
     assert bench.broken() == []

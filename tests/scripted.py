@@ -21,6 +21,7 @@ class Request(http.server.BaseHTTPRequestHandler):
     """One request at the server. A test's function answers it."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart
     server: _Server
     body: bytes
 

@@ -135,6 +135,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart
     owner: FaultyProxy
 
     def log_message(self, format: str, *args: Any) -> None:

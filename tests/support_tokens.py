@@ -292,6 +292,7 @@ def counting_front(behind: str) -> Iterator[Front]:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart
 
     def log_message(self, format: str, *args: Any) -> None:
         return None

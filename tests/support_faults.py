@@ -84,6 +84,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._plan: list[Fault | None] = []
         self._passed: list[Passed] = []
+        self._struck = 0
         self.stalls = False
         self.over = threading.Event()
         proxy = self
@@ -101,6 +102,7 @@ class FaultyProxy:
         with self._lock:
             self._plan = list(faults)
             self._passed = []
+            self._struck = 0
             kinds = {None if fault is None else fault.kind for fault in self._plan}
             # Whether one of them makes a client wait until it has enough.
             self.stalls = Kind.STALL_ANSWER in kinds
@@ -112,7 +114,16 @@ class FaultyProxy:
 
     def next(self, method: str, path: str) -> Fault | None:
         with self._lock:
-            return self._plan.pop(0) if self._plan and self._wanted(method, path) else None
+            fault = self._plan.pop(0) if self._plan and self._wanted(method, path) else None
+            self._struck += fault is not None
+            return fault
+
+    @property
+    def struck(self) -> int:
+        """How many faults of the plan were met: `passed` has a request when it is over only,
+        which a client that gave it up does not wait for."""
+        with self._lock:
+            return self._struck
 
     def note(self, passed: Passed) -> None:
         with self._lock:

@@ -108,10 +108,10 @@ def check_crowd(bench: Bench, made: Made, plan: list[Fault | None], crowd: Crowd
         ends = pulled_by(crowd, bench, store, name)
         stayed = [end for end, after in zip(ends, crowd.leaves, strict=True) if after is None]
         assert not any(isinstance(end, CancelledError) for end in stayed)
-        faults = [one for one in bench.proxy.passed if one.fault is not None]
+        faults = bench.proxy.struck
         if not faults:
             assert stayed == [None] * len(stayed)
-        check_fetched(bench, len(faults) + sum(after is not None for after in crowd.leaves))
+        check_fetched(bench, faults + sum(after is not None for after in crowd.leaves))
         check_store(store, made, whole=None in ends)
         bench.proxy.plan([])
         alone = Crowd(leaves=(None,), workers=crowd.workers, limit=crowd.limit)

@@ -391,6 +391,39 @@ def test_a_401_of_the_storage_is_not_answered(transport: Transport) -> None:
     assert len(storage.requests) == 1
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_storage_with_tokens_of_its_own_gets_one_that_is_nobody_s(
+    transport: Transport, good: bool
+) -> None:
+    def handler(request: Request) -> None:
+        if request.path.startswith("/token"):
+            request.answer(body={"token": "nobody-s"})
+        elif good and request.headers.get("Authorization") == "Bearer nobody-s":
+            request.answer(body=BLOB)
+        else:
+            challenge = 'Bearer realm="/token",service="store",scope="repository:b:pull"'
+            request.answer(401, headers={"WWW-Authenticate": challenge})
+
+    with scripted(handler) as storage:
+        location = {"Location": f"{storage.url}/blob"}
+        with scripted(lambda request: request.answer(307, headers=location)) as server:
+            one = client(transport, server.host, AuthConfig(username="me", password="pl4nted"))
+            if good:
+                with one.open_blob("a", DIGEST) as blob:
+                    buffer = memoryview(bytearray(len(BLOB)))
+                    assert blob.readinto(buffer)
+            else:
+                with pytest.raises(LoginRequiredError):
+                    one.open_blob("a", DIGEST)
+    assert [path for _, path, _ in storage.requests] == [
+        "/blob",
+        "/token?service=store&scope=repository%3Ab%3Apull",
+        "/blob",
+    ]
+    sent = [headers.get("Authorization") for _, _, headers in storage.requests]
+    assert sent == [None, None, "Bearer nobody-s"]
+
+
 def test_the_size_where_head_does_not_tell(transport: Transport) -> None:
     def handler(request: Request) -> None:
         if request.command == "HEAD":

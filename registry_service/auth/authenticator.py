@@ -108,8 +108,31 @@ class Authenticator:
         if rejected is not None and rejected.startswith("Bearer "):
             key = self._key(challenge, merge(scopes))
             self._cache.forget(key, rejected.removeprefix("Bearer "))
-        asked = [scope for scope in challenge.scopes if len(scope) <= _LONGEST_SCOPE]
-        return self._bearer(challenge, merge(scopes, asked[:_MOST_SCOPES]), cancel, observer)
+        return self._bearer(challenge, merge(scopes, _bounded(challenge.scopes)), cancel, observer)
+
+    def anonymous(
+        self,
+        url: str,
+        challenges: Sequence[Challenge],
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> str | None:
+        """The header's value for ``url``, another server to which the registry redirected and
+        which asks for a token of its own; None where it asks for anything else.
+
+        It is a token for nobody: what the caller has is for the registry.
+        """
+        challenge = _choose(challenges)
+        if challenge is None or challenge.scheme != "bearer":
+            return None
+        key = TokenKey(
+            realm=self._realm(challenge, url),
+            service=challenge.service,
+            credentials=AuthConfig(),
+            scopes=merge(_bounded(challenge.scopes)),
+        )
+        token = self._cache.get(key, lambda: self._fetch(key, challenge, cancel, observer), cancel)
+        return f"Bearer {token.value}"
 
     def refused(
         self, scopes: Sequence[str], errors: Sequence[ServerError] = ()
@@ -151,13 +174,16 @@ class Authenticator:
         )
 
     def _key(self, challenge: Challenge, scopes: tuple[str, ...]) -> TokenKey:
-        realm = check_realm(
-            challenge.realm,
-            self._endpoint.version_string(),
-            may_be_insecure=self._transport.settings.may_be_insecure,
-        )
         return TokenKey(
-            realm=realm, service=challenge.service, credentials=self.credentials, scopes=scopes
+            realm=self._realm(challenge, self._endpoint.version_string()),
+            service=challenge.service,
+            credentials=self.credentials,
+            scopes=scopes,
+        )
+
+    def _realm(self, challenge: Challenge, url: str) -> str:
+        return check_realm(
+            challenge.realm, url, may_be_insecure=self._transport.settings.may_be_insecure
         )
 
     def _bearer(
@@ -214,6 +240,11 @@ class Authenticator:
             if 200 <= response.status < 300:
                 return TokenAnswer(status=200, body=response.read(_ANSWER_LIMIT))
             return TokenAnswer(status=response.status, error=response.error())
+
+
+def _bounded(scopes: Sequence[str]) -> list[str]:
+    """What of a server's scopes it makes sense to ask for."""
+    return [scope for scope in scopes if len(scope) <= _LONGEST_SCOPE][:_MOST_SCOPES]
 
 
 def _choose(challenges: Sequence[Challenge]) -> Challenge | None:

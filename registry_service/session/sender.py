@@ -130,6 +130,8 @@ class Sender:
         response = self._request(call, first if own else None)
         if response.status != 401:
             return response
+        if not own or not same_origin(response.url, self.endpoint.url):
+            return self._asked_elsewhere(response, headers, scopes, call.cancel)
         second = self._answer(call, response, scopes, first)
         response = self._request(call, second)
         if response.status == 401:
@@ -169,11 +171,37 @@ class Sender:
         """What to send after a 401. Raises `LoginRequiredError` where there is nothing."""
         if call.own and self._authorized:
             raise self._header_refused(response)
-        if not call.own or not same_origin(response.url, self.endpoint.url):
-            raise self.authenticator.refused(scopes, response.errors())
         challenges = parse_challenges(response.header_values("WWW-Authenticate"))
         response.errors()
         return self.authenticator.challenged(challenges, scopes, first, call.cancel, self.observer)
+
+    def _asked_elsewhere(
+        self,
+        response: Response,
+        headers: Mapping[str, str] | None,
+        scopes: Sequence[str],
+        cancel: Cancellation,
+    ) -> Response:
+        """The answer of a server that the registry redirected to, and that wants a token of its
+        own; it gets one that is nobody's."""
+        challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+        errors = response.errors()
+        value = None
+        if response.method in ("GET", "HEAD"):
+            value = self.authenticator.anonymous(response.url, challenges, cancel, self.observer)
+        if value is None:
+            raise self.authenticator.refused(scopes, errors)
+        again = self.transport.request(
+            response.method,
+            response.url,
+            headers={**(headers or {}), "Authorization": value},
+            cancel=cancel,
+            observer=self.observer,
+            timeout=self._timeout,
+        )
+        if again.status == 401:
+            raise self.authenticator.refused(scopes, again.errors())
+        return again
 
     def _header_refused(self, response: Response) -> LoginRequiredError:
         said = "; ".join(text for error in response.errors() if (text := str(error)))

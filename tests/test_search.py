@@ -12,6 +12,7 @@ from registry_service.credentials import AuthConfig
 from registry_service.endpoint import Endpoint
 from registry_service.errors import LoginRequiredError, ProtocolError, RegistryError
 from registry_service.manifest import OCI_MANIFEST
+from registry_service.operations.search import Query
 from registry_service.session.search import SearchClient, SearchResult, SearchResults
 from registry_service.settings import RegistrySettings
 from registry_service.testing import Registry
@@ -179,3 +180,17 @@ def test_no_number_of_stars_is_too_large(said: int, stars: int) -> None:
 def test_odd_fields_do_not_hurt() -> None:
     found = SearchResult.from_json({"name": "a", "description": None, "star_count": "many"})
     assert found == SearchResult(name="a")
+
+
+@pytest.mark.parametrize(
+    ("term", "host", "text"),
+    [
+        ("library/alpine", "", "alpine"),
+        ("docker.io/library/alpine", "docker.io", "alpine"),
+        ("team/library/alpine", "", "team/library/alpine"),
+        ("r.example/library/alpine", "r.example", "library/alpine"),
+    ],
+)
+def test_the_public_index_calls_its_own_by_one_component(term: str, host: str, text: str) -> None:
+    query = Query.parse(term)
+    assert (query.host, query.text) == (host, text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cancel import Cancellation
 from ..errors import RegistryError
+from ..hosts import PUBLIC_NAMES
 from ..observe import Observer
 from ..reference import split_host
 from ..session.search import SearchResult
@@ -45,6 +46,8 @@ class Query:
         if not 1 <= limit <= _MOST:
             raise QueryError(f"limit: {limit} is not from 1 to {_MOST}")
         host, text = split_host(term.strip())
+        if not host or host in PUBLIC_NAMES:  # its index calls these by their one component
+            text = text.removeprefix("library/")
         given = _given(filters)
         trusted = given.get("is-trusted", given.get("is-automated"))
         return cls(

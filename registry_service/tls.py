@@ -124,29 +124,44 @@ class Showing:
 
     Of several the next is shown where one is refused: by the end of the handshake, by 403, or by
     5xx as long as the server has taken none. A server that took one and fails has other troubles,
-    as has one that asks for a pause.
+    as has one that asks for a pause; so had one that answers 5xx to one and 403 to all others, and
+    that one is gone back to.
     """
 
     shown: Path | None = None
     taken: bool = False  # the server has answered well to the one that is shown
     others: bool = False  # there are others that were not refused
     refused: list[Path] = dataclasses.field(default_factory=list)
+    failed: Path | None = None  # the first of them that was answered 5xx
 
     def next_after_error(self, error: Exception) -> bool:
         """Whether to show another, after a request that brought ``error``."""
         refused = isinstance(error, TLSError) and error.reason == "client-certificate"
-        return refused and self._next()
+        return refused and (self._next() or self._back())
 
     def next_after_status(self, status: int, *, paused: bool, idempotent: bool) -> bool:
         """Whether to show another, after an answer; ``paused`` where it asks for a pause."""
-        failed = status >= 500 and idempotent and not (self.taken or paused)
-        return (status == 403 or failed) and self._next()
+        if status == 403:
+            return self._next() or self._back()
+        if status < 500 or not idempotent or self.taken or paused:
+            return False
+        if self.others:
+            self.failed = self.failed or self.shown
+        return self._next()
 
     def _next(self) -> bool:
         if self.shown is not None and self.others:
             self.refused.append(self.shown)
             return True
         return False
+
+    def _back(self) -> bool:
+        """Show once more what was answered 5xx, now that all others are refused."""
+        if self.shown is None or self.failed is None:
+            return False
+        self.refused = [one for one in (*self.refused, self.shown) if one != self.failed]
+        self.failed = None
+        return True
 
 
 @dataclasses.dataclass(slots=True)

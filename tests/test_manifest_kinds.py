@@ -322,6 +322,18 @@ def test_an_artifact_has_no_docker_manifest(bench: Bench, registry: Registry) ->
     assert len(bench.names) == 1
 
 
+def test_a_push_that_converts_takes_no_referrers_along(bench: Bench, registry: Registry) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    reference = f"{registry.host}/test/app:1"
+    bench.run("pull", reference)
+    registry.clear_requests()
+    status, message = bench.fail("push", reference, format="docker", referrers=True)
+    assert status is Status.USAGE
+    assert "belong to the digest that the store has" in message
+    assert registry.requests == [], "nothing was sent"
+    bench.run("push", reference, format="oci", referrers=True)  # nothing to convert
+
+
 def test_push_in_another_format(bench: Bench, registry: Registry) -> None:
     index = random_index(3, platforms=[HERE, OTHER])
     push_image(registry, "test/multi", "1", index)

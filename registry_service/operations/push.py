@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..cancel import Cancellation
-from ..convert import Format
+from ..convert import Format, FormatError
 from ..descriptor import Descriptor
 from ..errors import CancelledError, ManifestError, RegistryError, RegistryHTTPError, StoreError
 from ..manifest import MANIFEST_LIMIT
@@ -54,7 +54,8 @@ def push(
     place, of several an index of those. ``format`` sends it in Docker's or in OCI's, whatever
     the store has. Layers that come from elsewhere, by their URLs, are sent only with
     ``foreign``. With ``referrers``, what is there that belongs to what is sent goes along, ahead
-    of the image's name. What is not complete in the store fails before anything is sent.
+    of the image's name; nothing belongs to what a conversion makes, so that is refused. What is
+    not complete in the store fails before anything is sent.
 
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
@@ -70,7 +71,13 @@ def push(
         if archived is None:  # a name that is removed while its image is sent leaves that alone
             pin_tree(lease, reference, whole, cancel)
         if format is not None:
-            node = formatted(reference, node, format, cancel=cancel, observer=observer)
+            sent = formatted(reference, node, format, cancel=cancel, observer=observer)
+            if referrers and sent.descriptor.digest != node.descriptor.digest:
+                raise FormatError(
+                    "format: signatures and the like belong to the digest that the store has, and "
+                    "a conversion gives another one; push without the one or the other"
+                )
+            node = sent
         companions = stored_companions(content, node, cancel) if referrers else []
         if not foreign:
             companions = [(one, without_foreign(part)) for one, part in companions]

@@ -61,7 +61,7 @@ class Mirror:
             )
         if scheme not in ("", "http", "https"):
             raise ValueError(f"{scheme!r}: a mirror speaks http or https")
-        host = join_host_port(*split_host_port(where))
+        host = join_host_port(*_split(where))
         if prefix and not _PREFIX.fullmatch(prefix):
             raise ValueError(f"{prefix!r} is no beginning of a repository's name")
         return cls(address=f"{scheme}://{host}" if scheme else host, prefix=prefix)
@@ -159,11 +159,16 @@ def host_key(text: str) -> str:
     """``host`` or ``host:port`` as `HostTable` has it: in lower case, one name for the public
     registry, one form for each address, and without the port that https implies. Raises
     ValueError."""
+    host, port = _split(text)
+    return join_host_port(_one_name(host), None if port == 443 else port)
+
+
+def _split(text: str) -> tuple[str, int | None]:
     host, port = split_host_port(text)
     if ":" not in host and not _HOST.fullmatch(host):
         hint = "; no character stands for others" if "*" in host else ""
         raise ValueError(f"{text!r} is no host{hint}")
-    return join_host_port(_one_name(host), None if port == 443 else port)
+    return host, port
 
 
 def _one_name(host: str) -> str:

@@ -158,6 +158,8 @@ def test_there_need_be_no_file(tmp_path: Path) -> None:
         (HOST + "insecure = 1", 'host."r.example:5000".insecure: true or false is expected'),
         (HOST + "mirrors = 'm'", 'host."r.example:5000".mirrors: a list of strings'),
         (HOST + "mirrors = ['m', 'x y']", 'host."r.example:5000".mirrors[1]: '),
+        (HOST + "mirrors = ['m', ';/x']", "mirrors[1]: ';' is no host"),
+        (HOST + "mirrors = ['*.m']", "mirrors[0]: '*.m' is no host; no character stands for"),
         (HOST + "mirrors = ['m', 'm']", 'host."r.example:5000".mirrors[1]: m stands there twice'),
         (HOST + "mirrors = ['u:p@m']", 'host."r.example:5000".mirrors[0]: a mirror is named w'),
         (HOST + "mirrors = ['m/UP']", "mirrors[0]: 'UP' is no beginning of a repository's name"),

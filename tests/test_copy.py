@@ -277,6 +277,28 @@ def test_all_tags_do_not_write_over_the_target_s_own_list(bench: Bench) -> None:
         assert listed == {str(own.digest), str(theirs.digest)}
 
 
+@pytest.mark.parametrize("referrers", [False, True])
+def test_a_list_of_referrers_is_copied_whatever_the_platform(bench: Bench, referrers: bool) -> None:
+    with Registry(referrers=False) as source, Registry(referrers=False) as target:
+        push_image(source, NAME, "1", IMAGE)
+        sbom = put_artifact(source, NAME, IMAGE)
+        tag = put_fallback(source, NAME, IMAGE.digest, describe(sbom).to_json())
+        bench.run(
+            "copy",
+            f"{source.host}/{NAME}",
+            f"{target.host}/moved",
+            allTags=True,
+            platform="linux/amd64",
+            referrers=referrers,
+        )
+        found = target.manifest("moved", tag)
+        assert found is not None
+        (listed,) = json.loads(found.raw)["manifests"]
+        assert listed["digest"] == str(sbom.digest)
+        (row,) = bench.run("referrers", f"{target.host}/moved:1")
+        assert row["digest"] == str(sbom.digest)
+
+
 def test_each_side_gets_its_own_credentials_and_headers(bench: Bench) -> None:
     with (
         Registry(auth="token", users={"ann": "of the source"}) as source,

@@ -159,7 +159,10 @@ class _Copy:
 
     def image(self, platform: str, referrers: bool) -> Descriptor:
         manifest = self.load(self.source.locator)
-        if platform and platform != ALL and manifest.is_index:
+        listing = _is_list(self.source, self.target, manifest)
+        if listing:
+            pass  # what belongs to an image is of no platform
+        elif platform and platform != ALL and manifest.is_index:
             manifest = self.chosen(manifest, platform)
         elif platform and platform != ALL:
             self.check_platform(manifest, platform)
@@ -167,7 +170,7 @@ class _Copy:
         self.parts(manifest, 0)
         if referrers:
             self.companions(tuple(self.images))
-        if _is_list(self.source, self.target, manifest):
+        if listing:
             self.log("info", f"{self.target}: what it lists was copied, not the list itself")
         else:
             self.put(manifest, self.target.locator)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scripted import closed_port
 from support_hosts import HERE, HostBench, section, told
 from support_real import docker_registry, skopeo
+from support_referrers import put_artifact
 
 from engine import State, Status
 from registry_service.digest import Digest
@@ -338,6 +339,31 @@ def test_tags_do_not_reach_an_origin_that_is_not_to_be_asked(
             assert [row["tag"] for row in rows] == ["1", "2"]
             bench.run("pull", f"{origin.host}/test/app", allTags="true")
             assert "does not exist" in bench.fail("tags", f"{origin.host}/test/nothing")
+    assert origin.requests == []
+
+
+def test_referrers_of_an_origin_that_is_not_to_be_asked_are_the_mirror_s(
+    tmp_path: Path, origin: Registry, mirror: Registry
+) -> None:
+    image = image_at(origin, mirror)
+    sbom = put_artifact(mirror, "test/app", image)
+    with HostBench(tmp_path, before(origin, mirror, last=False)) as bench:
+        (row,) = bench.run("referrers", f"{origin.host}/test/app:1")
+        assert (row["subject"], row["digest"]) == (image.digest, str(sbom.digest))
+        assert "does not exist" in bench.fail("referrers", f"{origin.host}/test/nothing:1")
+    assert origin.requests == []
+
+
+def test_a_dead_mirror_does_not_keep_what_belongs_to_an_image_back(
+    tmp_path: Path, origin: Registry, mirror: Registry
+) -> None:
+    image = image_at(origin, mirror)
+    sbom = put_artifact(mirror, "test/app", image)
+    dead = f"127.0.0.1:{closed_port()}"
+    with HostBench(tmp_path, before(origin, dead, mirror, last=False)) as bench:
+        rows = bench.run("pull", f"{origin.host}/test/app:1", referrers="true")
+        assert str(sbom.digest) in {row["digest"] for row in rows}
+        assert rows[-1]["digest"] == image.digest
     assert origin.requests == []
 
 

@@ -12,6 +12,7 @@ from ..digest import Digest
 from ..errors import DoesNotExistError, RegistryError, RegistryHTTPError
 from ..observe import Observer
 from ..reference import Reference
+from ..session.reader import ImageReader
 from ..session.v2 import V2Client
 from .cells import too_heavy
 
@@ -35,7 +36,7 @@ def catalog(client: V2Client, *, limit: int | None = None) -> Iterator[str]:
 
 
 def referrers(
-    reference: Reference, *, client: V2Client, artifact_type: str = "", observer: Observer
+    reference: Reference, *, client: ImageReader, artifact_type: str = "", observer: Observer
 ) -> Iterator[tuple[Digest, Descriptor]]:
     """What belongs to an image of a registry, of one kind or of all: the image's digest and
     the referrer. A digest may have referrers without being there itself.

@@ -52,7 +52,7 @@ def referrers(call: Call) -> Status:
     reference = Reference.parse(call.job.args[0])
     found = repositories.referrers(
         reference,
-        client=call.client(reference),
+        client=call.reader(reference),
         artifact_type=call.job.env.get("artifactType", ""),
         observer=call.observer,
     )

@@ -177,11 +177,14 @@ class Mirrored:
         return self._first(f"blob {descriptor.digest}", ask)
 
     def head_manifest(self, repository: str, reference: str | Digest, /) -> Descriptor | None:
-        """Of the first place that has it; None where none does."""
+        """Of the first place that has it; None where none does. Without an origin, one mirror
+        that says so is enough where the others say nothing."""
+        lacking: list[Place] = []
 
         def ask(place: Place) -> Descriptor:
             found = place.client.head_manifest(place.rename(repository), reference)
             if found is None:
+                lacking.append(place)
                 raise DoesNotExistError(f"manifest {repository} {reference} at {place.name}")
             return found
 
@@ -189,6 +192,13 @@ class Mirrored:
             return self._first(f"manifest {repository} {reference}", ask)
         except DoesNotExistError:
             return None
+        except CancelledError:
+            raise
+        except RegistryError:
+            # a mirror that is gone for good would make everything optional fail for ever
+            if lacking and all(place.mirror for place in self._places):
+                return None
+            raise
 
     def blob_size(self, repository: str, digest: Digest, /) -> int | None:
         """Of the first place that has the blob; None where none does."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from support_archives import (
 from support_store import QUICK, make_store, names
 from test_service import HERE, OTHER
 
-from registry_service.archive import Form
+from registry_service.archive import Form, open_archive
 from registry_service.digest import Digest
 from registry_service.errors import (
     ArchiveError,
@@ -447,6 +448,46 @@ def test_an_image_without_a_name_gets_one(tmp_path: Path, store: Store, label: s
     unnamed = write_tar(tmp_path / "y.tar", docker_plain(image, None))
     with pytest.raises(ArchiveError, match="has no name"):
         load(store, unnamed)
+
+
+NO_TAGS = st.sampled_from(["<none>:<none>", "<none>", "app:<none>", ""])
+WRONG_TAGS = st.sampled_from(["App:1", "app:-1", "http://example.org/app:1", "a b:1", "_/x", "@"])
+TAGS = st.sampled_from(["app:1", "example.org/team/app:2", "[::1]:5000/x", "b"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(TAGS, max_size=3),
+    st.lists(WRONG_TAGS, max_size=3),
+    st.lists(NO_TAGS, max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_tags_of_a_docker_archive_that_are_none_are_left_out(
+    good: list[str], wrong: list[str], none: list[str], random: Random
+) -> None:
+    tags = [*good, *wrong, *none]
+    random.shuffle(tags)
+    told: list[str] = []
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        told.append(f"{level}: {text}")
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        path = write_tar(root / "x.tar", docker_plain(random_image(1, layers=1), tags))
+        with (
+            make_store(root / "store") as store,
+            open_archive(path, scratch=root, observer=Observer(log=log)) as archive,
+        ):
+            (image,) = archive.images
+            assert {str(one) for one in image.names} == {str(Reference.parse(one)) for one in good}
+            assert set(image.labels) == set(wrong)
+            assert len(told) == bool(wrong)
+            assert all("manifest.json: image 1: left out of its names" in one for one in told)
+            if good:
+                load(store, path)
+                config_of(store, Reference.parse(good[0]))
+            assert {one for one, _ in store.references()} == {str(one) for one in image.names}
 
 
 def test_one_name_is_not_for_several_images(tmp_path: Path, store: Store) -> None:

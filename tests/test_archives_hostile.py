@@ -95,7 +95,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "no config": (listing([{}]), "an object with a Config"),
     "layers of numbers": (listing([{"Config": CONFIG, "Layers": [1]}]), "Layers: a list"),
     "many layers": (listing([{"Config": CONFIG, "Layers": ["a"] * 1001}]), "1001 layers"),
-    "wrong tags": (listing([{"Config": CONFIG, "RepoTags": ["A:b"]}]), "RepoTags"),
+    "tags of numbers": (listing([{"Config": CONFIG, "RepoTags": [1]}]), "RepoTags: a list"),
+    "only tags that are none": (
+        docker_plain(IMAGE, ["A:b"]),
+        "no name .only the label 'A:b'.; give one with 'as'",
+    ),
+    "tags with control characters": (docker_plain(IMAGE, ["a\x1b[2Jb:1"]), r"label 'a\\x1b"),
     "absent config": (listing([{"Config": "x.json"}]), "'x.json' is named"),
     "absent layer": (without(docker_plain(IMAGE), LAYER), f"'{LAYER}' is named"),
     "fewer layers": (listing([{"Config": CONFIG, "Layers": []}]), "3 diff ids"),

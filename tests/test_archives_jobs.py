@@ -14,6 +14,7 @@ from support_archives import (
     docker_plain,
     oci,
     packed,
+    sha,
     swapped,
     write_tar,
 )
@@ -144,6 +145,56 @@ def test_a_docker_archive_is_pushed_as_an_oci_image(
     assert document["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     assert [layer["digest"][7:] for layer in document["layers"]] == packed(image)
     assert registry.blob("to/a", document["config"]["digest"]) == image.config
+
+
+def test_an_image_is_loaded_without_its_tags_that_are_none(bench: Bench, tmp_path: Path) -> None:
+    image = random_image(1, platform=HERE)
+    path = write_tar(
+        tmp_path / "x.tar", docker_plain(image, ["App:1", "<none>:<none>", "app:1", "B"])
+    )
+    job = bench.job("load", str(path))
+    assert job.run() is Status.OK, job.stderr.text()
+    assert bench.names == ["docker.io/library/app:1"]
+    (line,) = job.stderr.text().splitlines()
+    assert "'App' is not in lower case" in line
+    assert "(and 1 more)" in line
+    assert "<none>" not in line
+
+
+def test_an_image_without_a_name_keeps_no_other_from_being_loaded(
+    bench: Bench, registry: Registry, tmp_path: Path
+) -> None:
+    named, bare = random_image(1, platform=HERE), random_image(2, platform=HERE)
+    layouts = [docker_plain(bare, ["<none>:<none>"]), docker_plain(named, ["app:1"])]
+    listed = [entry for one in layouts for entry in json.loads(one["manifest.json"])]
+    path = write_tar(
+        tmp_path / "x.tar",
+        {**layouts[0], **layouts[1], "manifest.json": json.dumps(listed).encode()},
+    )
+    job = bench.job("load", str(path))
+    assert job.run() is Status.OK, job.stderr.text()
+    assert bench.names == ["docker.io/library/app:1"]
+    assert "has no name, and is left out" in job.stderr.text()
+    for wrong in (f"docker-archive:{path}:<none>:<none>", f"docker-archive:{path}"):
+        bench.fail("push", f"{registry.host}/to/a:1", **{"from": wrong})
+
+
+def test_no_image_with_a_name_is_an_error(bench: Bench, tmp_path: Path) -> None:
+    listed = [(tag, random_image(seed)) for seed, tag in enumerate(["", "latest"])]
+    path = write_tar(tmp_path / "x.tar", oci(listed))
+    _, message = bench.fail("load", str(path))
+    assert "nor has any other of the 2 images" in message
+
+
+def test_an_image_is_pushed_by_a_tag_that_is_no_name(
+    bench: Bench, registry: Registry, tmp_path: Path
+) -> None:
+    image = random_image(1)
+    path = write_tar(tmp_path / "x.tar", docker_plain(image, ["App:1"]))
+    bench.run("push", f"{registry.host}/to/a:1", **{"from": f"docker-archive:{path}:App:1"})
+    found = registry.manifest("to/a", "1")
+    assert found is not None
+    assert json.loads(found.raw)["config"]["digest"] == f"sha256:{sha(image.config)}"
 
 
 def test_which_image_of_an_archive_is_meant_must_be_clear(

@@ -1,10 +1,10 @@
 """docker-archive: what ``docker save`` writes, old layout and new, and what kaniko and others do.
 
 ``manifest.json`` lists the images: the file of the configuration, those of the layers, and the
-names. An image becomes an OCI image: the configuration as it is, the layers as they lie in the
-archive (most are not compressed, so that their digests are the diff ids), and a manifest that is
-made of both, always the same for the same archive. A layer that is compressed in a way for which
-OCI has no media type is decompressed.
+names. What is no name is left out of these with a warning. An image becomes an OCI image: the
+configuration as it is, the layers as they lie in the archive (most are not compressed, so that
+their digests are the diff ids), and a manifest that is made of both, always the same for the same
+archive. A layer that is compressed in a way for which OCI has no media type is decompressed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..errors import (
     InvalidReferenceError,
 )
 from ..manifest import MANIFEST_LIMIT, OCI_MANIFEST
-from ..observe import ProgressCallback
+from ..observe import Observer
 from ..reference import Reference
 from .compression import LONGEST_MAGIC, compression_of, decompressed
 from .content import Archive, ArchivedImage, read_document
@@ -43,6 +43,8 @@ CONFIG_LIMIT: Final = 4 * 1024 * 1024
 
 _MOST_IMAGES: Final = 1000
 _MOST_LAYERS: Final = 1000
+# A name that tells readers that there is none, or no tag: as a whole, or after the repository.
+_NONE: Final = "<none>"
 # Compressions that an OCI layer may have, and the end of its media type then.
 _SUFFIXES: Final = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
 # A file that is named after its digest, in each layout that is known.
@@ -54,7 +56,7 @@ def read_docker(
     members: Members,
     scratch: Path,
     cancel: Cancellation,
-    progress: ProgressCallback,
+    observer: Observer,
 ) -> Archive:
     """The archive whose ``manifest.json`` that is.
 
@@ -63,13 +65,16 @@ def read_docker(
     is a directory for what comes out of layers that are decompressed. Raises `ArchiveError`,
     `DigestMismatchError`, `DiskFullError`.
     """
-    with _Reader(file, members, scratch, cancel, progress) as reader:
+    with _Reader(file, members, scratch, cancel, observer) as reader:
         for place, entry in enumerate(_entries(file, members)):
             cancel.check()
+            where = f"{file.path}: {MANIFEST}: image {place + 1}"
             try:
                 reader.add(entry)
             except ArchiveError as error:
-                raise ArchiveError(f"{file.path}: {MANIFEST}: image {place + 1}: {error}") from None
+                raise ArchiveError(f"{where}: {error}") from None
+            if entry.fault:
+                observer.log("warning", f"{where}: left out of its names: {entry.fault}")
         return reader.archive()
 
 
@@ -98,9 +103,14 @@ def diff_ids(config: bytes) -> tuple[Digest, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
+    """``labels`` are tags that are no references; ``fault`` says of one of them why, and how
+    many more there are."""
+
     config: str
     layers: tuple[str, ...]
     names: tuple[Reference, ...]
+    labels: tuple[str, ...]
+    fault: str
 
 
 def _entries(file: ArchiveFile, members: Members) -> Iterator[_Entry]:
@@ -123,14 +133,27 @@ def _entries(file: ArchiveFile, members: Members) -> Iterator[_Entry]:
 def _entry(value: Any) -> _Entry:
     if not isinstance(value, dict) or not isinstance(value.get("Config"), str):
         raise ArchiveError("an object with a Config is expected")
-    layers, tags = _texts(value, "Layers"), _texts(value, "RepoTags")
+    layers = _texts(value, "Layers")
     if len(layers) > _MOST_LAYERS:
         raise ArchiveError(f"{len(layers)} layers; {_MOST_LAYERS} are allowed")
-    try:
-        names = tuple(map(Reference.parse, tags))
-    except InvalidReferenceError as error:
-        raise ArchiveError(f"RepoTags: {error}") from None
-    return _Entry(config=value["Config"], layers=layers, names=names)
+    names, labels, fault = [], [], ""
+    for text in _texts(value, "RepoTags"):
+        if text in ("", _NONE) or text.endswith(f":{_NONE}"):
+            continue  # an image without a name, as some tools list it
+        try:
+            names.append(Reference.parse(text))
+        except InvalidReferenceError as error:
+            labels.append(text)
+            fault = fault or str(error)
+    if len(labels) > 1:
+        fault += f" (and {len(labels) - 1} more)"
+    return _Entry(
+        config=value["Config"],
+        layers=layers,
+        names=tuple(names),
+        labels=tuple(labels),
+        fault=fault,
+    )
 
 
 def _texts(value: dict[str, Any], field: str) -> tuple[str, ...]:
@@ -151,11 +174,12 @@ class _Reader:
         members: Members,
         scratch: Path,
         cancel: Cancellation,
-        progress: ProgressCallback,
+        observer: Observer,
     ) -> None:
         self._places: dict[Digest, Member] = {}
         self._made: dict[Digest, bytes] = {}
         self._names: dict[Digest, dict[Reference, None]] = {}
+        self._labels: dict[Digest, dict[str, None]] = {}
         self._compressed: dict[int, tuple[Digest, Descriptor]] = {}  # by the member's offset
         self._scratch = scratch
         self._unpacked: ScratchFile | None = None
@@ -163,7 +187,7 @@ class _Reader:
         self._file = file
         self._members = members
         self._cancel = cancel
-        self._progress = progress
+        self._progress = observer.progress
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +209,7 @@ class _Reader:
                     media_type=OCI_MANIFEST, digest=digest, size=len(self._made[digest])
                 ),
                 names=tuple(names),
+                labels=tuple(self._labels[digest]),
             )
             for digest, names in self._names.items()
         ]
@@ -200,6 +225,7 @@ class _Reader:
         digest = Digest.of(raw)
         self._made[digest] = raw
         self._names.setdefault(digest, {}).update(dict.fromkeys(entry.names))
+        self._labels.setdefault(digest, {}).update(dict.fromkeys(entry.labels))
 
     def _config(self, name: str) -> tuple[Descriptor, tuple[Digest, ...]]:
         member = self._member(name)

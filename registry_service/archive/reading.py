@@ -38,17 +38,17 @@ def open_archive(
     Raises `ArchiveError`, `DigestMismatchError`, `DiskFullError`, `CancelledError`.
     """
     cancel = cancel or Cancellation()
-    progress = (observer or Observer()).progress
+    observer = observer or Observer()
     file = (places or Places()).open(path)
     try:
-        file = file.opened(scratch, cancel, progress)
+        file = file.opened(scratch, cancel, observer.progress)
         try:
             members = Members.read(file, cancel)
         except ArchiveError as error:
             raise ArchiveError(f"{path}: {error}") from None
         if (form or _form(path, members)) is Form.OCI:
             return read_layout(file, members)
-        return read_docker(file, members, scratch, cancel, progress)
+        return read_docker(file, members, scratch, cancel, observer)
     except BaseException:
         file.close()
         raise

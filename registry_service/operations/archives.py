@@ -198,15 +198,15 @@ def load(
 ) -> list[Descriptor]:
     """Keep every image of an archive in the store, under the names that it has there.
 
-    ``name`` is for the one image of an archive, in the place of its own names. No name is
-    written before everything is there, verified. What belongs to an image, such as a signature,
-    is kept with it. Raises `ArchiveError`, `DigestMismatchError`,
-    `StoreError`.
+    ``name`` is for the one image of an archive, in the place of its own names. An image without
+    a name is left out with a warning where others have one. No name is written before
+    everything is there, verified. What belongs to an image, such as a signature, is kept with
+    it. Raises `ArchiveError`, `DigestMismatchError`, `StoreError`.
     """
     with open_archive(
         path, scratch=store.scratch, places=places, cancel=cancel, observer=observer
     ) as archive:
-        images = _named(archive, name)
+        images = _named(archive, name, observer)
         with store.lease() as lease:
             keeping = Keeping(store, lease, claim_of_file())
             loads = [_Load(archive, image, store, keeping, cancel, observer) for image in images]
@@ -218,7 +218,8 @@ def load(
         return [image.descriptor for image in images]
 
 
-def _named(archive: Archive, name: Reference | None) -> Sequence[ArchivedImage]:
+def _named(archive: Archive, name: Reference | None, observer: Observer) -> Sequence[ArchivedImage]:
+    """The images that the store keeps, each with its names."""
     images = archive.images
     if not images:
         raise ArchiveError(f"{archive.path} has no images")
@@ -237,13 +238,22 @@ def _named(archive: Archive, name: Reference | None) -> Sequence[ArchivedImage]:
                 raise ArchiveError(
                     f"{archive.path}: {one} is the name of another image than {digest}"
                 )
-        if not image.names:
-            label = f" (only the label {image.labels[0]!r:.140})" if image.labels else ""
-            raise ArchiveError(
-                f"{archive.path}: the image {digest} has no name{label}; give one with 'as'",
-                code="no-name",
-            )
-    return images
+    named = [image for image in images if image.names]
+    for image in images:
+        if image.names:
+            continue
+        label = f" (only the label {image.labels[0]!r:.140})" if image.labels else ""
+        text = f"{archive.path}: the image {image.descriptor.digest} has no name{label}"
+        if not named:
+            raise ArchiveError(f"{text}; {_way_out(images)}", code="no-name")
+        observer.log("warning", f"{text}, and is left out")
+    return named
+
+
+def _way_out(images: Sequence[ArchivedImage]) -> str:
+    if len(images) == 1:
+        return "give one with 'as'"
+    return f"nor has any other of the {len(images)} images; save them with their names"
 
 
 class _Load:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support_archives import (
+    Entry,
     docker_old,
     docker_plain,
     oci,
@@ -161,12 +162,18 @@ def test_an_image_is_loaded_without_its_tags_that_are_none(bench: Bench, tmp_pat
     assert "<none>" not in line
 
 
+def manifest_json(entries: dict[str, Entry]) -> bytes:
+    raw = entries["manifest.json"]
+    assert isinstance(raw, bytes)
+    return raw
+
+
 def test_an_image_without_a_name_keeps_no_other_from_being_loaded(
     bench: Bench, registry: Registry, tmp_path: Path
 ) -> None:
     named, bare = random_image(1, platform=HERE), random_image(2, platform=HERE)
     layouts = [docker_plain(bare, ["<none>:<none>"]), docker_plain(named, ["app:1"])]
-    listed = [entry for one in layouts for entry in json.loads(one["manifest.json"])]
+    listed = [entry for one in layouts for entry in json.loads(manifest_json(one))]
     path = write_tar(
         tmp_path / "x.tar",
         {**layouts[0], **layouts[1], "manifest.json": json.dumps(listed).encode()},

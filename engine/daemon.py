@@ -49,7 +49,7 @@ _log = structlog.stdlib.get_logger("engine.daemon")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; the exit status."""
-    provide_standard_streams()
+    provide_standard_streams(discard_output=True)  # its log is on standard error
     options = _parser().parse_args(argv)
     environ = dict(os.environ)
 

@@ -14,15 +14,18 @@ __all__ = [
 ]
 
 
-def provide_standard_streams() -> None:
+def provide_standard_streams(*, discard_output: bool) -> None:
     """Open the null device where standard input, output or error is closed.
 
     Otherwise the next file or socket that is opened would get its number, and with it whatever
     is written there: a library's last words, in the middle of a connection or of an image.
+    Without ``discard_output`` what is written to a closed standard output fails, as it does
+    where nothing takes its place, and is not lost unnoticed.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            _open(number)
+            fails = number == 1 and not discard_output
+            _open(number, os.O_RDONLY if fails else os.O_RDWR)
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
             setattr(sys, name, stream)
@@ -52,8 +55,8 @@ def silence(number: int) -> None:
     os.close(null)
 
 
-def _open(number: int) -> None:
-    made = os.open(os.devnull, os.O_RDWR)
+def _open(number: int, flags: int) -> None:
+    made = os.open(os.devnull, flags)
     if made != number:
         os.dup2(made, number)
         os.close(made)

@@ -350,7 +350,7 @@ def shell(daemon: Daemon, words: str) -> Result:
 
 
 def test_standard_streams_that_are_closed(trial_daemon: Daemon) -> None:
-    assert shell(trial_daemon, "echo one >&-").returncode == 0
+    assert shell(trial_daemon, "bare >&-") == Result(returncode=0, stdout="", stderr="")
     done = shell(trial_daemon, "fail 75 2>&-")
     assert (done.returncode, done.stderr) == (75, "")
     done = shell(trial_daemon, "fail 75 2>/dev/full")
@@ -358,6 +358,17 @@ def test_standard_streams_that_are_closed(trial_daemon: Daemon) -> None:
     done = shell(trial_daemon, "auth 127.0.0.1:1 -u ann --password-stdin <&-")
     assert done.returncode == 2
     assert "there is no password on standard input" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+@pytest.mark.parametrize(
+    "words", ["echo one", "endless", "--help", "--version", "run --detach bare"]
+)
+def test_an_output_that_is_closed_is_one_that_cannot_be_written(
+    trial_daemon: Daemon, output: str, words: str
+) -> None:
+    done = shell(trial_daemon, f"--output {output} {words} >&-")
+    assert (done.returncode, done.stderr) == (1, "enginectl: output: Bad file descriptor\n")
 
 
 def test_an_encoding_that_has_not_every_character(trial_daemon: Daemon) -> None:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Most commands end in a tenth of a second, which the garbage collector would spend a good
     part of on modules: it is off until a job is followed, and passes them over at the exit.
     """
-    provide_standard_streams()
+    provide_standard_streams(discard_output=False)
     escape_what_has_no_encoding()
     # until a job is followed; to be asked to end is to be interrupted, so that it is cancelled
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -84,6 +84,19 @@ def test_a_client_s_wrong_password_is_not_mended_by_the_daemon_s(
             assert "ann" in bench.fail("pull", f"{registry.host}/app:1", authConfig=wrong)
 
 
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_who_sends_none_learns_no_name_of_the_daemon_s_own_that_are_refused(
+    tmp_path: Path, secret: Path, auth: Any
+) -> None:
+    with Registry(auth=auth, users={"annabel": OTHER}) as registry:
+        rules = section(registry.host, username="annabel", password_file=secret)
+        with HostBench(tmp_path, rules) as bench:
+            for job in ("tags", "search"):
+                message = bench.fail(job, f"{registry.host}/app")
+                assert f"{registry.host}: the daemon's own credentials were refused" in message
+                assert "annabel" not in message
+
+
 def test_what_a_client_has_for_another_registry_is_not_sent_and_the_daemon_s_stand_in(
     tmp_path: Path, secret: Path
 ) -> None:

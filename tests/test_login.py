@@ -119,7 +119,7 @@ def test_behind_htpasswd_login_lets_everything_in_until_logout(
         assert not ann.config.parent.exists()
         refused = ann.run("push", f"{host}/app:1")
         assert refused.returncode == 1
-        assert f"no credentials were sent: {ann.config}" in refused.stderr
+        assert f"no credentials of yours were sent: {ann.config}" in refused.stderr
 
         right = ann.login(host)
         assert (right.returncode, right.stdout) == (0, "Login Succeeded\n")

@@ -55,6 +55,14 @@ def test_the_catalog_is_listed_page_after_page(bench: Bench) -> None:
         assert (status, "limit" in message) == (Status.USAGE, True)
 
 
+def test_a_catalog_is_a_registry_s_and_no_repository_s(bench: Bench) -> None:
+    with Registry() as registry:
+        status, message = bench.fail("catalog", f"{registry.host}/team")
+        assert (status, "without a repository" in message) == (Status.USAGE, True)
+        for address in (f"http://{registry.host}", f"http://{registry.host}/v2/"):
+            assert bench.run("catalog", address) == []
+
+
 def test_a_registry_without_a_catalog_is_told_so(bench: Bench) -> None:
     with Registry(faults=["status:code=404,path=/v2/_catalog"]) as registry:
         status, message = bench.fail("catalog", registry.host)

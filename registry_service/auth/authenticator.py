@@ -30,7 +30,8 @@ class Authenticator:
 
     It begins with the challenge that the ping was answered with, so that the first request
     has its token already. One lock guards the challenge in force; tokens are the cache's,
-    which jobs share. With ``offline`` token servers are asked for an identity token too.
+    which jobs share. With ``offline`` token servers are asked for an identity token too. ``own``:
+    the credentials are the daemon's, and no error tells the caller for which user.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Authenticator:
         *,
         cache: TokenCache | None = None,
         offline: bool = False,
+        own: bool = False,
     ) -> None:
         self.credentials = credentials or AuthConfig()
+        self.own = own and not self.credentials.empty
         self._endpoint = endpoint
         self._transport = transport
         self._cache = cache or TokenCache()
@@ -138,7 +141,7 @@ class Authenticator:
         self, scopes: Sequence[str], errors: Sequence[ServerError] = ()
     ) -> LoginRequiredError:
         """The error for a 401 that stays."""
-        host, name = self.host, self.credentials.username
+        host, name = self.host, "" if self.own else self.credentials.username
         with self._lock:
             bearer = self._challenge is not None and self._challenge.scheme == "bearer"
         # without the details: they are the scopes again, in the server's own form
@@ -153,12 +156,21 @@ class Authenticator:
             )
         elif bearer:
             who = f"the user {name!r}" if name else "these credentials"
+            who = "the daemon's own credentials" if self.own else who
             text = f"{host} refuses {who}{wanted}{said}: there is no access, or no such thing"
+        elif self.own:
+            return self._refused_own()
         elif name:
             text = f"{host}: the user name {name!r} or its password was refused{said}"
         else:
             text = f"{host}: the credentials were refused{said}"
         return LoginRequiredError(text, host=host, username=name)
+
+    def _refused_own(self) -> LoginRequiredError:
+        return LoginRequiredError(
+            f"{self.host}: the daemon's own credentials were refused; its registries.toml has them",
+            host=self.host,
+        )
 
     def _unsupported(self, challenges: Sequence[Challenge]) -> LoginRequiredError:
         asked = ", ".join(challenge.scheme for challenge in challenges)
@@ -170,7 +182,7 @@ class Authenticator:
                 else "does not say how to authenticate"
             ),
             host=self.host,
-            username=self.credentials.username,
+            username="" if self.own else self.credentials.username,
         )
 
     def _key(self, challenge: Challenge, scopes: tuple[str, ...]) -> TokenKey:
@@ -213,6 +225,8 @@ class Authenticator:
                 token: Token = done.value
                 return token
             except LoginRequiredError as error:
+                if self.own and not key.credentials.empty:
+                    raise self._refused_own() from None
                 if error.host == self.host:
                     raise
                 said = str(error).removeprefix(f"{error.host}: ")

@@ -67,7 +67,9 @@ def add_own(session: Session, env: dict[str, Any], asked: str) -> None:
     where = asked or "the public index"
     if found.auth_config.empty:
         session.remark(f"no credentials for {where} in {', '.join(found.searched)}")
-        hint = f"no credentials were sent: {', '.join(found.searched)} have none for {where}"
+        hint = (
+            f"no credentials of yours were sent: {', '.join(found.searched)} have none for {where}"
+        )
     else:
         env["authConfig"] = found.auth_config.to_json()
         session.remark(f"the credentials for {where} are from {found.source}")

@@ -217,11 +217,14 @@ class Registries:
                 f"{host}",
             )
             auth = AuthConfig()
-        source = "the caller's"
-        if auth.empty and access.own:
-            auth, source = self._own(host), "those of the configuration"
+        own = auth.empty and access.own
+        if own:
+            auth = self._own(host)
+        source = "those of the configuration" if own else "the caller's"
         observer.log("debug", f"{host}: credentials: {'none' if auth.empty else source}")
-        return Authenticator(endpoint, self._transport, auth, cache=tokens, offline=offline)
+        return Authenticator(
+            endpoint, self._transport, auth, cache=tokens, offline=offline, own=own
+        )
 
     def _own(self, host: str) -> AuthConfig:
         """The credentials that the configuration gives for ``host``."""

@@ -37,7 +37,7 @@ __all__ = ["JOBS", "catalog", "copy", "delete", "referrers"]
 
 def catalog(call: Call) -> Status:
     """One row for each repository, in the registry's order."""
-    host = host_of(call.job.args[0]) if call.job.args else DEFAULT_HOST
+    host = _registry(call) if call.job.args else DEFAULT_HOST
     limit = call.job.env.get_int("limit", 0)
     if limit < 0:
         raise UsageError(f"limit: {limit} is not above 0", usage=_usage(call))
@@ -155,6 +155,16 @@ def _target_access(call: Call, source: Reference, target: Reference) -> Access:
         auth=mine.auth if auth.empty else auth,
         headers=mine.headers if given is None else headers,
     )
+
+
+def _registry(call: Call) -> str:
+    text = call.job.args[0]
+    path = (text.partition("://")[2] or text).partition("/")[2]
+    if path.strip("/") not in ("", "v1", "v2"):
+        raise UsageError(
+            f"{text}: a registry is named, HOST[:PORT], without a repository", usage=_usage(call)
+        )
+    return host_of(text)
 
 
 def _usage(call: Call) -> str:

@@ -113,7 +113,9 @@ class SearchClient:
                 version=APIVersion.V1,
                 challenges=(),
             )
-            authenticator = Authenticator(endpoint, transport, authenticator.credentials)
+            authenticator = Authenticator(
+                endpoint, transport, authenticator.credentials, own=authenticator.own
+            )
         self.endpoint = endpoint
         self._sender = Sender(
             endpoint,

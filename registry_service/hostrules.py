@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
-from .hosts import PUBLIC_NAMES, PUBLIC_REGISTRY, join_host_port, origin, split_host_port
+from .hosts import (
+    PUBLIC_NAMES,
+    PUBLIC_REGISTRY,
+    join_host_port,
+    one_form_of_host,
+    origin,
+    split_host_port,
+)
 from .proxies import DIRECT, Proxies, Proxy
 
 __all__ = ["HostLimits", "HostRules", "HostTable", "Mirror", "Origin", "host_key"]
@@ -173,11 +179,4 @@ def _split(text: str) -> tuple[str, int | None]:
 
 def _one_name(host: str) -> str:
     """Of the names that the public registry has, and of the forms of an address, one."""
-    if host in PUBLIC_NAMES:
-        return PUBLIC_REGISTRY
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.IPv6Address(host))
-    except ValueError:
-        return host
+    return PUBLIC_REGISTRY if host in PUBLIC_NAMES else one_form_of_host(host)

@@ -13,6 +13,8 @@ __all__ = [
     "is_loopback",
     "is_private_literal",
     "join_host_port",
+    "one_form",
+    "one_form_of_host",
     "origin",
     "registry_host",
     "split_host_port",
@@ -51,6 +53,31 @@ def split_host_port(text: str) -> tuple[str, int | None]:
 def join_host_port(host: str, port: int | None) -> str:
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
+
+
+def one_form(address: str) -> str:
+    """``host[:port]`` as everything that compares hosts compares it: in lower case, an IPv6
+    address in its one short form. Text that is no host is only in lower case then.
+
+    >>> one_form("[0:0:0:0:0:0:0:1]:5000")
+    '[::1]:5000'
+    """
+    try:
+        host, port = split_host_port(address)
+    except ValueError:
+        return address.lower()
+    return join_host_port(one_form_of_host(host), port)
+
+
+def one_form_of_host(host: str) -> str:
+    """The same for a host without brackets and without a port."""
+    host = host.lower()
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.IPv6Address(host))
+    except ValueError:
+        return host
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import ipaddress
 import json
 import os
 import stat
@@ -21,10 +22,14 @@ from registry_service.errors import (
     CredentialsError,
     CredentialStoreError,
 )
+from registry_service.hostrules import host_key
+from registry_service.hosts import one_form
 from registry_service.keychain import CONFIGFILE, ConfigFile, load_config, save_config
 from registry_service.keychain.config_file import locked
 from registry_service.keychain.forms import Content, Form, parse, render
-from registry_service.keychain.keys import key_of, matches
+from registry_service.keychain.keys import host_of_key, key_of, matches
+from registry_service.operations.access import host_of
+from registry_service.reference import Reference
 
 SECRET = "s3cr3t-Passw0rd"
 
@@ -267,6 +272,14 @@ def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
         (["q.io/team"], "q.io/other", None),
         (["q.io/team"], "q.io", None),
         (["docker.io/me", INDEXSERVER], "docker.io/me/app", "docker.io/me"),
+        (["[::1]:5000"], "[0:0:0:0:0:0:0:1]:5000", "[::1]:5000"),
+        (["[0:0::1]:5000/team"], "[::1]:5000/team/app", "[0:0::1]:5000/team"),
+        (["https://[FE80::A]/v1/"], "[fe80:0::a]", "https://[FE80::A]/v1/"),
+        (["[0::1]:5000", "[::1]:5000"], "[0::1]:5000", "[0::1]:5000"),
+        (["[0::1]:5000", "[::1]:5000"], "[0:0::1]:5000", "[::1]:5000"),
+        (["[::1]:5000"], "[::2]:5000", None),
+        (["[::1]"], "[::1]:5000", None),
+        (["[no address]"], "[NO ADDRESS]", "[no address]"),
     ],
 )
 def test_the_key_that_serves(there: list[str], asked: str, best: str | None) -> None:
@@ -284,6 +297,20 @@ def test_the_oldest_form_has_addresses_only() -> None:
 def test_no_key_serves_another_host(key: str, asked: str) -> None:
     for match in matches([key], asked):
         assert match.key.partition("/")[0] == asked.partition("/")[0]
+
+
+@given(
+    st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address),
+    st.integers(1, 65535).filter(lambda port: port != 443),
+)
+def test_whatever_compares_hosts_takes_the_forms_of_an_address_for_one(
+    address: ipaddress.IPv6Address, port: int
+) -> None:
+    forms = [f"[{text}]:{port}" for text in (address.exploded, str(address).upper())]
+    for same in (key_of, host_of_key, one_form, host_of, host_key):
+        assert len({same(form) for form in forms}) == 1
+    assert {Reference.parse(f"{form}/app").host for form in forms} == {key_of(forms[0])}
+    assert [one.key for one in matches(forms[:1], f"{forms[1]}/app")] == forms[:1]
 
 
 @pytest.mark.parametrize("name", ["", "docker.io", "index.docker.io", "registry-1.docker.io"])

@@ -358,7 +358,7 @@ def test_a_login_that_is_interrupted_keeps_nothing(registry: Registry, ann: User
         ("https://index.docker.io/v1/", ""),
         ("R.example:5000", "r.example:5000"),
         ("https://r.example/v2/", "r.example"),
-        ("[::1]:5000", "[::1]:5000"),
+        ("[0:0:0:0:0:0:0:1]:5000", "[::1]:5000"),
     ],
 )
 def test_how_a_host_may_be_written(written: str, host: str) -> None:

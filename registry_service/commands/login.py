@@ -107,7 +107,7 @@ def _ask_user(password_stdin: bool) -> str | None:
 
 def normal_host(address: str) -> str:
     """``HOST[:PORT]`` of what a person wrote, empty for the public index."""
-    from ..hosts import PUBLIC_NAMES, join_host_port, split_host_port
+    from ..hosts import PUBLIC_NAMES, one_form, split_host_port
 
     _, scheme, rest = address.partition("://")
     host, _, path = (rest if scheme else address).partition("/")
@@ -116,6 +116,7 @@ def normal_host(address: str) -> str:
     if path.strip("/") not in ("", "v1", "v2") or "@" in host:
         raise click.UsageError("HOST is a registry's HOST[:PORT], without a repository")
     try:
-        return join_host_port(*split_host_port(host))
+        split_host_port(host)
     except ValueError as error:
         raise click.UsageError(f"HOST: {error}") from None
+    return one_form(host)

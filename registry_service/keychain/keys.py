@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..constants import INDEXSERVER
-from ..hosts import PUBLIC_NAMES
+from ..hosts import PUBLIC_NAMES, one_form
 
 __all__ = ["Match", "host_of_key", "key_of", "matches"]
 
@@ -55,12 +55,12 @@ def matches(keys: Iterable[str], asked: str, *, namespaces: bool = True) -> list
 
 def key_of(host: str) -> str:
     """The key under which clients keep what is for ``host``, which is empty for the index."""
-    host = host.lower()
+    host = one_form(host)
     return INDEXSERVER if not host or host in PUBLIC_NAMES else host
 
 
 def host_of_key(key: str) -> str:
-    """The host of a key, in lower case; of the public registry's several names, one."""
+    """The host of a key, in one form; of the public registry's several names, one."""
     return _split(key, namespaces=False)[0]
 
 
@@ -68,7 +68,7 @@ def _split(text: str, *, namespaces: bool) -> tuple[str, str]:
     """Host, and the beginning of a repository's name or empty."""
     before, scheme, rest = text.strip().partition("://")
     host, _, path = (rest if scheme else before).partition("/")
-    host = host.rpartition("@")[2].lower()
+    host = one_form(host.rpartition("@")[2])
     if host in PUBLIC_NAMES:
         host = _PUBLIC
     path = path.strip("/")

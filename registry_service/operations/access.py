@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..hostfile import own_credentials
 from ..hostrules import HostTable, Mirror
-from ..hosts import registry_host
+from ..hosts import one_form, registry_host
 from ..ledger import Ledger
 from ..observe import Observer
 from ..session.breaker import Breakers
@@ -240,7 +240,7 @@ def host_of(address: str) -> str:
     """``host[:port]`` of an address that may be a URL; user information in it is left out.
     Raises `InvalidReferenceError`."""
     rest = address.strip().partition("://")[2] or address.strip()
-    host = rest.partition("/")[0].rpartition("@")[2].lower()
+    host = one_form(rest.partition("/")[0].rpartition("@")[2])
     if not host:
         raise InvalidReferenceError("the server's address names no registry")
     return host

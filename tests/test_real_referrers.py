@@ -199,6 +199,10 @@ def test_each_side_s_password_comes_from_where_it_can(daemon: Daemon, shipped: R
         wrong = daemon.run_ctl("copy", *names, *options, stdin="wrong")
         assert wrong.returncode == 1
         assert "bob" in wrong.stderr
+        both = daemon.run_ctl(
+            "copy", *names, "-u", "ann", "--password-stdin", *options, stdin="secret"
+        )
+        assert (both.returncode, "standard input holds one password" in both.stderr) == (2, True)
         nobody = daemon.run_ctl("copy", *names, "--target-password-stdin", stdin="secret")
         assert nobody.returncode == 2
         assert "--target-user USER" in nobody.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -132,6 +133,11 @@ def copy(
         "referrers": referrers or None,
     }
     if target_user is not None or target_password_stdin:
+        if target_user and "authConfig" in access and not sys.stdin.isatty():
+            raise click.UsageError(
+                "standard input holds one password, and that was the source's: "
+                "'enginectl login' keeps the target's"
+            )
         env["targetAuthConfig"] = read_credentials(target_user, target_password_stdin, _TARGET)
     if target_headers:
         env["targetMetaHeaders"] = read_headers(target_headers, "--target-header")

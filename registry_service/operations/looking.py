@@ -115,7 +115,7 @@ def digest_of(
     if top is None:
         top = connect().head_manifest(reference.repository, reference.locator)
     if top is None:
-        raise DoesNotExistError(f"{reference}")
+        raise DoesNotExistError(f"manifest {reference}")
     return top.digest
 
 

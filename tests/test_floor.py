@@ -170,6 +170,22 @@ def test_a_pull_goes_on_from_where_the_trickle_began(bench: Bench, registry: Reg
     assert 2_000_000 <= begin <= asked[0].sent, "what came does not travel again"
 
 
+@pytest.mark.parametrize("job", ["pull", "copy"])
+def test_a_source_that_trickles_after_each_large_part_is_gone_on_with(
+    tmp_path: Path, registry: Registry, job: str
+) -> None:
+    image = random_image(1, layers=1, layer_size=9_000_000, platform=HERE)
+    push_image(registry, "a/b", "1", image)
+    layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
+    registry.add_fault(f"slow:path=*/blobs/{layer},rate=500,after=1500000")
+    bench = Bench(tmp_path / "state", **QUICK, retries=4, retry_wait_max=0.1)
+    with Registry() as target:
+        names = [f"{registry.host}/a/b:1", f"{target.host}/a/b:1"]
+        rows = bench.run(job, *names[: 2 if job == "copy" else 1])
+    bench.engine.shutdown(grace=0)
+    assert rows[-1]["digest"] == image.digest
+
+
 @pytest.mark.parametrize("fault", ["stall", "drop"])
 def test_what_came_before_an_interruption_does_not_travel_again(
     tmp_path: Path, registry: Registry, fault: str

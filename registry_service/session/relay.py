@@ -23,6 +23,7 @@ from .blob import RemoteBlob
 __all__ = ["Relay", "RelayFile"]
 
 _FAILURES: Final = 32  # in all, of one reading
+_TRICKLE: Final = 1024 * 1024  # bytes that are no gain of a source that is too slow
 
 
 class Relay:
@@ -57,6 +58,8 @@ class Relay:
         self._position = 0
         self._fruitless = 0
         self._failures = 0
+        self._gained = 0  # bytes since the source was asked last
+        self._tries = 0
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +98,7 @@ class Relay:
             else:
                 break
         self._fruitless = 0
+        self._gained += count
         self._count(part[:count])
         if self._position == self._descriptor.size:
             self._verify()
@@ -176,13 +180,16 @@ class Relay:
             raise BodyError(
                 f"{self._descriptor.digest} cannot be read from its source: {error}"
             ) from error
+        trickled = error.code == "too-slow" and self._gained <= _TRICKLE
         self._fruitless += 1
-        self._failures += _FAILURES // 4 if error.code == "too-slow" else 1
+        self._failures += _FAILURES // 4 if trickled else 1
+        self._gained = 0
+        self._tries += 1
         self._observer.log(
             "warning",
             f"{error}; asking the source again",
             wait=round(wait, 2),
-            attempt=self._failures,
+            attempt=self._tries,
         )
         self._cancel.wait(wait)
         self._cancel.check()

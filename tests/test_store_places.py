@@ -284,6 +284,32 @@ def test_small_content_that_is_damaged_is_fetched_again(store: Store, size: int)
     assert store.ensure(source.descriptor, source).wait() == "exists"
 
 
+def test_small_content_is_read_again_only_when_its_file_has_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Digest] = []
+    intact = store.upkeep.intact
+
+    def watched(digest: Digest, **options: Any) -> bool:
+        read.append(digest)
+        return intact(digest, **options)
+
+    monkeypatch.setattr(store.upkeep, "intact", watched)
+    source = FaultySource(CONTENT[:500])
+    digest = source.descriptor.digest
+    store.ensure(source.descriptor, source).wait()
+    for _ in range(3):
+        assert store.ensure(source.descriptor, source).wait() == "exists"
+    assert read == [digest] * 3, "what has just come could change again unseen"
+    monkeypatch.setattr("registry_service.store.store._SETTLED", 0)
+    for _ in range(3):
+        assert store.ensure(source.descriptor, source).wait() == "exists"
+    assert read == [digest] * 4
+    damage(store, digest)
+    assert store.ensure(source.descriptor, source).wait() == "fetched"
+    assert store.read(digest) == source.content
+
+
 def test_a_document_that_is_too_large_keeps_all_that_it_mentions(store: Store) -> None:
     image = put_image(store, 1)
     padding = {"annotations": {"x": " " * MANIFEST_LIMIT}}

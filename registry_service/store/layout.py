@@ -99,6 +99,11 @@ class Layout:
 
     def size(self, digest: Digest) -> int | None:
         """The size in bytes of content that is here, else None."""
+        found = self.stat(digest)
+        return None if found is None else found.st_size
+
+    def stat(self, digest: Digest) -> os.stat_result | None:
+        """What the system says of the content's file, None where there is none."""
         path = self.place(digest)
         try:
             found = os.stat(path)  # noqa: PTH116 - see `place`
@@ -106,7 +111,7 @@ class Layout:
             return None
         except OSError as error:
             raise disk_error(error, path, "examine") from error
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return found if stat.S_ISREG(found.st_mode) else None
 
     def open(self, digest: Digest) -> BufferedReader:
         """The content as a file. Raises `DoesNotExistError`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -37,6 +38,8 @@ from .workers import Workers
 __all__ = ["Store"]
 
 _CLOSING: Final = 5.0  # seconds
+_REMEMBERED: Final = 65_536  # files
+_SETTLED: Final = 2_000_000_000  # nanoseconds; some file systems count in twos of seconds
 _SMALL: Final = 64 * 1024  # bytes that are verified in less time than it takes to ask for them
 
 
@@ -59,6 +62,8 @@ class Store:
         self.origins = Origins(ingest)
         #: The names that go, the sweep, and what is damaged.
         self.upkeep = Upkeep(self._layout, self.origins)
+        # In which state a file was verified; single operations of a dict need no lock.
+        self._verified: dict[Digest, tuple[int, int, int]] = {}
         self._transfers = Transfers(self._layout, Workers(workers), retry or RetryPolicy())
 
     def __enter__(self) -> Store:
@@ -191,15 +196,28 @@ class Store:
         return ticket
 
     def _has_whole(self, descriptor: Descriptor, cancel: Cancellation | None) -> bool:
-        """Whether the content is here. Of large content the size has to be enough."""
+        """Whether the content is here. Of large content the size has to be enough; small content
+        is read, once for each state that its file is in."""
         digest, size = descriptor.digest, descriptor.size
-        if not self.has(digest, size):
+        found = self._layout.stat(digest)
+        if found is None or found.st_size != size:
             return False
-        if size > _SMALL:
+        state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        if size > _SMALL or self._verified.get(digest) == state:
             return True
         with contextlib.suppress(DoesNotExistError):
-            return self.upkeep.intact(digest, repair=True, cancel=cancel or Cancellation())
+            if self.upkeep.intact(digest, repair=True, cancel=cancel or Cancellation()):
+                self._remember(digest, state)
+                return True
         return False
+
+    def _remember(self, digest: Digest, state: tuple[int, int, int]) -> None:
+        # The clock of files is coarse: what has just changed could change again unseen.
+        if time.time_ns() - max(state[1:]) < _SETTLED:
+            return
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        self._verified[digest] = state
 
     def settled(
         self, tickets: Iterable[Transfer], cancel: Cancellation | None = None

@@ -248,6 +248,8 @@ def test_a_docker_image_becomes_an_oci_image_and_back(bench: Bench, registry: Re
     assert rows[0]["media_type"] == OCI_CONFIG
     assert f"{image.digest} became {OCI_MANIFEST} {rows[-1]['digest']}" in said
     assert len(content(bench)) == len(before) + 1
+    status, message = bench.fail("convert", source, "local/other:1", format="oci", platform=OTHER)
+    assert (status, f"is for {HERE} only" in message) == (Status.ERROR, True)
     back = bench.run("convert", "local/oci:1", "local/docker:1", format="docker")
     assert (back[-1]["digest"], back[-1]["state"]) == (image.digest, "exists")
     assert {row["complete"] for row in bench.run("images")} == {True}

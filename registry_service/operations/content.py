@@ -19,6 +19,7 @@ __all__ = [
     "ALL",
     "Node",
     "check_fits",
+    "check_node",
     "check_platform",
     "choose",
     "find",
@@ -172,6 +173,16 @@ def choose(manifest: Manifest, wanted: str) -> tuple[Descriptor, ...]:
             raise PlatformError(f"the image has nothing for {platform}; it has {platforms(parts)}")
         chosen |= inner
     return tuple(parts[place] for place in sorted(chosen))
+
+
+def check_node(store: Content, reference: Reference, node: Node, wanted: str) -> None:
+    """`check_platform` for a tree: nothing is refused where its configuration is not there, nor
+    of an index, of which a part is chosen."""
+    manifest = node.manifest
+    config = None if manifest is None or manifest.is_index else manifest.config
+    if wanted in ("", ALL) or config is None or not store.has(config.digest, config.size):
+        return
+    check_platform(store, reference, config, wanted)
 
 
 def check_platform(store: Content, reference: Reference, config: Descriptor, wanted: str) -> None:

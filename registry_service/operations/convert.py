@@ -13,7 +13,7 @@ from ..manifest import Manifest
 from ..observe import Observer, Settled
 from ..reference import Reference
 from ..store import Store
-from .content import Node, find, tree
+from .content import Node, check_node, find, tree
 from .keeping import pin_tree
 from .selection import missing, narrow, select
 
@@ -43,6 +43,7 @@ def convert_image(
         )
     with store.lease() as lease:
         whole = tree(store, find(store, source))
+        check_node(store, source, whole, platform)
         node = select(whole, platform)
         if not node.complete:
             raise StoreError(

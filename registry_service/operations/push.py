@@ -22,7 +22,7 @@ from ..referrers import Companion
 from ..session.v2 import V2Client
 from ..store import Content, Store
 from .companions import is_listed, stored_companions
-from .content import ALL, Node, check_platform, find, held, platforms, tree
+from .content import Node, check_node, find, held, platforms, tree
 from .convert import formatted
 from .keeping import claim_of, pin_tree
 from .presence import has_blob, has_manifest
@@ -63,7 +63,7 @@ def push(
     with store.lease() as lease:
         content, found = archived or (store, find(store, reference))
         whole = tree(content, found)
-        _check_platform(content, reference, whole, platform)
+        check_node(content, reference, whole, platform)
         node = select(whole, platform)
         if not foreign:
             node = without_foreign(node)
@@ -96,15 +96,6 @@ def push(
         finally:
             remove()
     return node.descriptor
-
-
-def _check_platform(store: Content, reference: Reference, node: Node, platform: str) -> None:
-    """An image of one platform is not sent where another one was asked for by name."""
-    manifest = node.manifest
-    config = None if manifest is None or manifest.is_index else manifest.config
-    if platform in ("", ALL) or config is None or not store.has(config.digest, config.size):
-        return
-    check_platform(store, reference, config, platform)
 
 
 def _check_complete(reference: Reference, node: Node) -> None:

@@ -126,6 +126,19 @@ def test_an_image_of_another_platform_than_was_asked_for_is_refused(
     bench.run("pull", f"{registry.host}/test/app:1")
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_inspect_refuses_an_image_of_another_platform(
+    bench: Bench, registry: Registry, remote: bool
+) -> None:
+    push_image(registry, "test/app", "1", random_image(1, platform=HERE))
+    name = f"{registry.host}/test/app:1"
+    bench.run("pull", name)
+    (row,) = bench.run("inspect", name, platform=HERE, remote=remote)
+    assert row["platform"] == HERE
+    status, message = bench.fail("inspect", name, platform=OTHER, remote=remote)
+    assert (status, f"is for {HERE} only" in message) == (Status.ERROR, True)
+
+
 def test_what_was_looked_at_for_its_platform_is_told_as_fetched(
     bench: Bench, registry: Registry
 ) -> None:

@@ -19,7 +19,17 @@ from ..schema1 import ManifestData
 from ..session.reader import ImageReader
 from ..store import Store
 from .cells import too_heavy
-from .content import ALL, Node, choose, held, is_manifest, tree
+from .content import (
+    ALL,
+    Node,
+    check_fits,
+    choose,
+    held,
+    is_manifest,
+    names_platform,
+    platform_of,
+    tree,
+)
 from .keeping import held_whole
 from .looking import CONFIG_LIMIT, Looker, look
 from .schema1 import show
@@ -132,6 +142,10 @@ def inspect(
     if manifest.schema1 is not None:
         yield _fitted(_old(str(reference), manifest, manifest.schema1, reader.source), observer)
         return
+    if platform not in ("", ALL) and not manifest.is_index and names_platform(manifest.config):
+        has = platform_of(reader.blob(manifest.config) or b"")
+        if has is not None:
+            check_fits(reference, has, platform)
     for one in _inspect(str(reference), top, manifest, reader, platform, set(), 0):
         yield _fitted(one, observer)
 

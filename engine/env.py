@@ -10,6 +10,7 @@ from .errors import EnvError
 
 __all__ = ["Env"]
 
+_TRUE = frozenset({"1", "yes", "true"})
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 
 
@@ -102,6 +103,12 @@ class Env(MutableMapping[str, str]):
         """False for 0, no, false, none and the empty string, whatever the case; else true."""
         text = self._values.get(key)
         return default if text is None else text.strip().lower() not in _FALSE
+
+    def check_bool(self, key: str) -> None:
+        """Raise for a word that says neither true nor false: `get_bool` would take it for true."""
+        text = self._values.get(key)
+        if text is not None and text.strip().lower() not in _TRUE | _FALSE:
+            raise self._bad(key, "true or false")
 
     @overload
     def get_int(self, key: str) -> int | None: ...

@@ -421,12 +421,12 @@ def validate(spec: JobSpec, args: tuple[str, ...], env: Env) -> None:
     problem = spec.check_arguments(args)
     if problem is not None:
         raise UsageError(problem, usage=spec.usage)
-    readers: dict[str, Callable[[str], Any]] = {
+    readers: dict[str, Callable[[str], object]] = {
         "integer": env.get_int,
         "float": env.get_float,
         "list": env.get_list,
         "json": env.get_json,
-        "boolean": env.get_bool,
+        "boolean": env.check_bool,
         "string": env.get,
     }
     for option in spec.options:

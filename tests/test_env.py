@@ -50,6 +50,15 @@ def test_true_words(text: str) -> None:
     assert Env({"k": text}).get_bool("k") is True
 
 
+def test_a_word_that_is_neither_true_nor_false_is_told_from_both() -> None:
+    for text in ("1", "YES", "true", "0", "no", "None", ""):
+        Env({"k": text}).check_bool("k")
+    Env({}).check_bool("k")
+    for text in ("off", "on", "maybe", "00"):
+        with pytest.raises(EnvError, match=f"'{text}' is not true or false"):
+            Env({"k": text}).check_bool("k")
+
+
 def test_booleans_survive_as_booleans() -> None:
     env = Env({"yes": True, "no": False})
     assert (env.get_bool("yes"), env.get_bool("no")) == (True, False)

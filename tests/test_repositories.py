@@ -106,6 +106,9 @@ def test_other_tags_are_not_taken_along_unless_that_is_asked_for(bench: Bench, w
         assert "other" not in message.partition("lead to:")[2].partition(";")[0]
         assert "force" in message
         assert registry.tags(NAME) == ["1", "2", "3", "other"]
+        status, message = bench.fail("delete", reference, force="off")
+        assert status is Status.USAGE
+        assert "force: 'off' is not true or false" in message
         rows = bench.run("delete", reference, force=True)
         assert rows[0] == row(registry, what[1:], IMAGE.digest, "deleted")
         gone = {one["reference"].rpartition(":")[2] for one in rows[1:]}

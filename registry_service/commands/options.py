@@ -87,7 +87,7 @@ PASSWORD_STDIN = click.option(
 ANONYMOUS = click.option(
     "--anonymous",
     is_flag=True,
-    help="Send no credentials, and leave your own files alone.",
+    help="Send none of your credentials, and leave your own files alone.",
 )
 HEADER = click.option(
     "--header",

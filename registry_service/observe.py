@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["LogCallback", "Observer", "ProgressCallback", "Settled"]
+__all__ = ["LogCallback", "Observer", "ProgressCallback", "Settled", "no_progress"]
 
 
 class ProgressCallback(Protocol):
@@ -40,8 +40,8 @@ class Settled:
     state: str
 
 
-def _no_progress(key: str, phase: str, done: int, total: int, /) -> None:
-    return None
+def no_progress(key: str, phase: str, done: int, total: int, /) -> None:
+    """The `ProgressCallback` of who does not want to know."""
 
 
 def _no_log(level: str, text: str, /, **fields: Any) -> None:
@@ -56,6 +56,6 @@ def _no_settled(settled: Settled, /) -> None:
 class Observer:
     """The callbacks of one operation. Each default does nothing."""
 
-    progress: ProgressCallback = _no_progress
+    progress: ProgressCallback = no_progress
     log: LogCallback = _no_log
     settled: Callable[[Settled], object] = _no_settled

@@ -71,13 +71,10 @@ def push(
         if archived is None:  # a name that is removed while its image is sent leaves that alone
             pin_tree(lease, reference, whole, cancel)
         if format is not None:
-            sent = formatted(reference, node, format, cancel=cancel, observer=observer)
-            if referrers and sent.descriptor.digest != node.descriptor.digest:
-                raise FormatError(
-                    "format: signatures and the like belong to the digest that the store has, and "
-                    "a conversion gives another one; push without the one or the other"
-                )
-            node = sent
+            converted = formatted(reference, node, format, cancel=cancel, observer=observer)
+            if referrers:
+                _check_unchanged(node, converted)
+            node = converted
         companions = stored_companions(content, node, cancel) if referrers else []
         if not foreign:
             companions = [(one, without_foreign(part)) for one, part in companions]
@@ -96,6 +93,15 @@ def push(
         finally:
             remove()
     return node.descriptor
+
+
+def _check_unchanged(node: Node, converted: Node) -> None:
+    """What belongs to an image belongs to its digest."""
+    if converted.descriptor.digest != node.descriptor.digest:
+        raise FormatError(
+            "format: signatures and the like belong to the digest that the store has, and "
+            "a conversion gives another one; push without the one or the other"
+        )
 
 
 def _check_complete(reference: Reference, node: Node) -> None:

@@ -94,13 +94,12 @@ def copy(call: Call) -> Status:
     every = call.job.env.get_bool("allTags")
     source, target = _sides(call, every)
     access = _target_access(call, source, target)
-    settings = call.registries.settings
     connections = Connections(
         source=partial(call.client, source),
         target=lambda cancel: call.registries.client(
             target.host, access, cancel=cancel, observer=call.observer
         ),
-        policy=RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max),
+        policy=RetryPolicy.of(call.registries.settings),
     )
     run = copy_all_tags if every else copy_image
     run(

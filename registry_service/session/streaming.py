@@ -119,8 +119,7 @@ class Streaming:
         self._begin = begin
         self._exists = exists
         self._capabilities = capabilities
-        settings = sender.transport.settings
-        self._policy = RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max)
+        self._policy = RetryPolicy.of(sender.transport.settings)
         self._offset = 0  # the bytes that the registry has confirmed
         self.location: str | None = None
 

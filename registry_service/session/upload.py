@@ -22,7 +22,7 @@ from ..errors import (
     UnreachableRegistryError,
 )
 from ..ledger import Ledger, MemoryLedger
-from ..observe import ProgressCallback
+from ..observe import ProgressCallback, no_progress
 from ..transport import Readable, Response
 from ..transport.retry import RetryPolicy
 from .sender import Sender
@@ -37,10 +37,6 @@ _GIVE_UP: Final = 3.0  # seconds in all for cancelling what is left over
 _GIVE_UP_CANCELLED: Final = 0.5
 _BINARY: Final = "application/octet-stream"
 _FAILURES: Final = 64  # of one blob, however much each try gains
-
-
-def _no_progress(key: str, phase: str, done: int, total: int, /) -> None:
-    return None
 
 
 class Uploads:
@@ -129,7 +125,7 @@ class Uploads:
         if len(first) < len(memory):
             digest = hashed.whole(expected)
             small = Descriptor(media_type=_BINARY, digest=digest, size=len(first))
-            return self.put(repository, small, lambda: io.BytesIO(first), _no_progress)
+            return self.put(repository, small, lambda: io.BytesIO(first), no_progress)
         streaming = Streaming(
             self._sender,
             repository,
@@ -174,7 +170,7 @@ class Uploads:
 
     def _send(self, sending: Sending, descriptor: Descriptor) -> None:
         settings = self._sender.transport.settings
-        policy = RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max)
+        policy = RetryPolicy.of(settings)
         attempt = failures = furthest = 0
         while True:
             try:

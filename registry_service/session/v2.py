@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..ledger import Ledger
 from ..manifest import Manifest
-from ..observe import Observer, ProgressCallback
+from ..observe import Observer, ProgressCallback, no_progress
 from ..transport import Readable, Response, Transport
 from ..transport.retry import RetryPolicy
 from .answers import absent, verified
@@ -39,10 +39,6 @@ from .upload import Uploads, check_digest
 __all__ = ["V2Client"]
 
 _PAGE: Final = 1000  # the most that some servers take
-
-
-def _no_progress(key: str, phase: str, done: int, total: int, /) -> None:
-    return None
 
 
 class V2Client:
@@ -220,11 +216,10 @@ class V2Client:
         Raises `DoesNotExistError`, `InvalidDigestError` for a digest that content cannot be
         verified with.
         """
-        settings = self._sender.transport.settings
         return BlobReader(
             digest,
             lambda offset: self.open_blob(repository, digest, offset),
-            policy=RetryPolicy(retries=settings.retries, longest=settings.retry_wait_max),
+            policy=RetryPolicy.of(self._sender.transport.settings),
             cancel=self._sender.cancel,
             observer=self._sender.observer,
         )
@@ -288,7 +283,7 @@ class V2Client:
         descriptor: Descriptor,
         opener: Callable[[], Readable],
         *,
-        progress: ProgressCallback = _no_progress,
+        progress: ProgressCallback = no_progress,
     ) -> Digest:
         """Send a blob as a stream. ``opener`` opens it from its start, once for each try.
 

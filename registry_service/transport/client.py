@@ -188,10 +188,7 @@ class Transport:
             whole=whole,
         )
         safe = method in _IDEMPOTENT if idempotent is None else idempotent
-        policy = RetryPolicy(
-            retries=self.settings.retries if retries is None else retries,
-            longest=self.settings.retry_wait_max,
-        )
+        policy = RetryPolicy.of(self.settings, retries)
         for _ in range(_REDIRECTS + 1):
             response = self._try(request, policy, safe, probe, hasty, cancel, observer)
             following = None

@@ -7,6 +7,7 @@ import datetime
 import email.utils
 import math
 import re
+from typing import TYPE_CHECKING
 
 from ..errors import (
     ConnectionBrokenError,
@@ -14,6 +15,9 @@ from ..errors import (
     RegistryTimeoutError,
     UnreachableRegistryError,
 )
+
+if TYPE_CHECKING:
+    from ..settings import RegistrySettings
 
 __all__ = ["RetryPolicy", "parse_retry_after", "parse_retry_at"]
 
@@ -56,6 +60,14 @@ class RetryPolicy:
     retries: int
     longest: float
     first: float = 0.25
+
+    @classmethod
+    def of(cls, settings: RegistrySettings, retries: int | None = None) -> RetryPolicy:
+        """What the settings say; ``retries`` in place of theirs, where it is given."""
+        return cls(
+            retries=settings.retries if retries is None else retries,
+            longest=settings.retry_wait_max,
+        )
 
     def after_status(
         self, attempt: int, status: int, retry_after: float | None, *, idempotent: bool, dice: float

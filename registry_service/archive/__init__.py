@@ -8,7 +8,6 @@
     content      Archive: what both give
     writing      what goes into an archive, and its bytes
     tar          headers of tar, members and the links between them
-    compression  gzip, zstd, xz and bzip2, told by their first bytes
     file         bytes by place, of a plain file or of one that was decompressed
     places       where a process may read and write archives
 

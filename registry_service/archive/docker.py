@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..cancel import Cancellation
+from ..compression import LONGEST_MAGIC, compression_of, decompressed
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import (
@@ -29,7 +30,6 @@ from ..errors import (
 from ..manifest import MANIFEST_LIMIT, OCI_MANIFEST
 from ..observe import Observer
 from ..reference import Reference
-from .compression import LONGEST_MAGIC, compression_of, decompressed
 from .content import Archive, ArchivedImage, read_document
 from .file import ArchiveFile, ScratchFile
 from .tar import Member, Members

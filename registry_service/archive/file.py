@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..cancel import Cancellation
+from ..compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 from ..errors import StoreError
 from ..observe import ProgressCallback
 from ..store.disk import check_space, disk_error, write_all
-from .compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 
 __all__ = ["ArchiveFile", "ScratchFile"]
 

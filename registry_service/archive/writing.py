@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..cancel import Cancellation
+from ..compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import ArchiveError, DigestMismatchError
@@ -24,7 +25,6 @@ from ..observe import Observer
 from ..reference import Reference
 from ..referrers import Companion
 from ..store import REF_NAME, Content
-from .compression import CHUNK, LONGEST_MAGIC, compression_of, decompressed
 from .docker import CONFIG_LIMIT, MANIFEST, OCI_CONFIG, OCI_LAYER, diff_ids, made
 from .oci import IMAGE_NAME, INDEX, LAYOUT, blob_name
 from .tar import end, header, padding

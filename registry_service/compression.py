@@ -14,14 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from ..errors import ArchiveError
+from .errors import ArchiveError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-__all__ = ["CHUNK", "LONGEST_MAGIC", "compression_of", "decompressed"]
+__all__ = ["CHUNK", "LONGEST_MAGIC", "Unpacker", "compression_of", "decompressed"]
 
 #: The most bytes of a piece.
 CHUNK: Final = 256 * 1024
@@ -37,6 +37,7 @@ _MAGIC: Final = {
 # A frame of zstd that holds no content may come first: 0x184D2A50 to 0x184D2A5F, little-endian.
 _SKIPPABLE: Final = b"\x2a\x4d\x18"
 _MEMORY: Final = 128 * 1024 * 1024  # as zstd's own bound; xz -9 needs 65 MiB
+_DAMAGED: Final = (zlib.error, lzma.LZMAError, OSError, EOFError, zstd.ZstdError, ValueError)
 
 
 class _Decompressor(Protocol):
@@ -46,7 +47,7 @@ class _Decompressor(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
 
 
 class _Gzip:
@@ -67,7 +68,7 @@ class _Gzip:
     def unused_data(self) -> bytes:
         return self._inner.unused_data
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
@@ -86,34 +87,49 @@ def compression_of(start: bytes) -> str:
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
-    """What is in the stream, which may be several of its kind one after the other.
+class Unpacker:
+    """A compressed stream that is undone while it comes, and may be several of its kind one after
+    the other. Belongs to one thread."""
 
-    However much comes out of little, no piece has more than `CHUNK` bytes. Raises
-    `ArchiveError` for a stream that is damaged or cut off.
-    """
-    inner = _MAKERS[kind]()
-    data = b""
-    while True:
-        if inner.eof:
-            data = inner.unused_data or data or next(pieces, b"")
-            if kind != "zstd":  # programs that write to tapes fill up with zeros
-                data = data.lstrip(b"\0")
-                while not data and (more := next(pieces, b"")):
-                    data = more.lstrip(b"\0")
-            if not data:
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._inner = _MAKERS[kind]()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """What comes out of the next bytes, all of which has to be taken.
+
+        However much comes out of little, no piece has more than `CHUNK` bytes. Raises
+        `ArchiveError` for a stream that is damaged.
+        """
+        while True:
+            if self._inner.eof:
+                if self._kind != "zstd":  # programs that write to tapes fill up with zeros
+                    data = bytes(data).lstrip(b"\0")
+                if not data:
+                    return
+                self._inner = _MAKERS[self._kind]()
+            try:
+                out = self._inner.decompress(data, CHUNK)
+            except _DAMAGED as error:
+                raise ArchiveError(f"the {self._kind} stream is damaged: {error}") from None
+            data = self._inner.unused_data if self._inner.eof else b""
+            if out:
+                yield out
+            elif self._inner.needs_input and not self._inner.eof:
                 return
-            inner = _MAKERS[kind]()
-        last = False
-        if inner.needs_input and not data:
-            data = next(pieces, b"")
-            last = not data
-        try:
-            out = inner.decompress(data, CHUNK)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, zstd.ZstdError, ValueError) as error:
-            raise ArchiveError(f"the {kind} stream is damaged: {error}") from None
-        data = b""
-        if out:
-            yield out
-        elif last and not inner.eof:
-            raise ArchiveError(f"the {kind} stream is cut off")
+
+    def end(self) -> None:
+        """Nothing follows. Raises `ArchiveError` where something had to."""
+        if not self._inner.eof:
+            raise ArchiveError(f"the {self._kind} stream is cut off")
+
+
+def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
+    """What is in the stream, in pieces as `Unpacker.feed` gives them.
+
+    Raises `ArchiveError` for a stream that is damaged or cut off.
+    """
+    unpacker = Unpacker(kind)
+    for piece in pieces:
+        yield from unpacker.feed(piece)
+    unpacker.end()

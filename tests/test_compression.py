@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.archive.compression import CHUNK, compression_of, decompressed
+from registry_service.compression import CHUNK, Unpacker, compression_of, decompressed
 from registry_service.errors import ArchiveError
 
 if sys.version_info >= (3, 14):
@@ -79,8 +79,9 @@ def test_an_empty_stream_has_nothing(kind: str) -> None:
 def test_zeros_that_fill_a_tape_are_passed_over(kind: str) -> None:
     packed = COMPRESS[kind](b"data") + bytes(1000)
     assert b"".join(decompressed(split(packed, 64), kind)) == b"data"
-    with pytest.raises(ArchiveError):
-        list(decompressed(iter([packed + b"more"]), kind))
+    for size in (64, len(packed), 5000):
+        with pytest.raises(ArchiveError):
+            list(decompressed(split(packed + b"more", size), kind))
 
 
 def test_frames_of_zstd_without_content_are_passed_over() -> None:
@@ -93,3 +94,16 @@ def test_frames_of_zstd_without_content_are_passed_over() -> None:
 @pytest.mark.parametrize("start", [b"", b"\x1f", b"ustar", b"P*M", bytes(6)])
 def test_what_is_not_compressed_is_not_taken_for_it(start: bytes) -> None:
     assert compression_of(start) == ""
+
+
+@given(KINDS, st.lists(st.binary(max_size=500), min_size=1, max_size=3), st.integers(1, 100))
+def test_all_that_is_in_what_came_has_come_out(kind: str, parts: list[bytes], size: int) -> None:
+    """Nothing is held back until there is more: what is looked at has come."""
+    unpacker = Unpacker(kind)
+    out = b""
+    for part in parts:
+        for piece in split(COMPRESS[kind](part), size):
+            out += b"".join(unpacker.feed(memoryview(piece)))
+        assert out.endswith(part)
+    unpacker.end()
+    assert out == b"".join(parts)

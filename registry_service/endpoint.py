@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -14,6 +15,7 @@ from .cancel import Cancellation
 from .challenge import Challenge, parse_challenges
 from .constants import APIVersion, TimeoutType
 from .errors import (
+    ConnectionBrokenError,
     InvalidReferenceError,
     ProtocolError,
     RegistryError,
@@ -93,7 +95,7 @@ class Endpoint:
         Raises `UnreachableRegistryError`, `RegistryHTTPError`, `ProtocolError`.
         """
         probe = _Probe(self.transport, timeout, cancel or Cancellation())
-        return probe.ask(self.url, self.version)[0]
+        return probe.ask(self.url, self.version).info
 
     @classmethod
     def discover(
@@ -108,10 +110,10 @@ class Endpoint:
     ) -> Endpoint:
         """Find the registry at ``hostname``: ``host``, ``host:port`` or a URL.
 
-        A version in the path (``/v1/``, ``/v2/``) fixes the version; else V2 is tried, then
-        V1. https is tried first, plain http only for a host that is on the loopback range or
-        configured insecure. Without a ``transport`` one is made of ``settings`` and closed
-        with the endpoint.
+        A version in the path (``/v1/``, ``/v2/``) fixes the version, else the configuration's
+        rules for the host may; else V2 is tried, then V1. https is tried first, plain http only
+        for a host that is on the loopback range or configured insecure. Without a
+        ``transport`` one is made of ``settings`` and closed with the endpoint.
 
         Raises `InvalidReferenceError`, `UnreachableRegistryError` (`TLSError`) with each
         thing that was tried, `RegistryHTTPError`, `CancelledError`.
@@ -167,8 +169,9 @@ _VERSIONS = {"": None, "v1": APIVersion.V1, "v2": APIVersion.V2}
 
 def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
     host, port = address.host, address.port
+    version = address.version or probe.transport.settings.hosts.of(host, port).version
     if host in PUBLIC_NAMES:
-        host = _INDEX if address.version is APIVersion.V1 else registry_host(host)
+        host = _INDEX if version is APIVersion.V1 else registry_host(host)
     where = join_host_port(host, port)
     schemes = _schemes(address, probe.transport.settings, host, port)
     tried: list[str] = []
@@ -176,7 +179,7 @@ def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
     for scheme in schemes:
         base = f"{scheme}://{where}/"
         try:
-            return probe.find(base, address.version)
+            return probe.find(base, version, observer)
         except UnreachableRegistryError as error:
             tried.append(f"{base}: {error}")
             failures.append(error)
@@ -224,48 +227,82 @@ def _unreachable(
     return error
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What a ping was answered with. ``announced``: it says or shows which protocol it is of."""
+
+    info: RegistryInfo
+    challenges: tuple[Challenge, ...] = ()
+    announced: bool = False
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Probe:
     transport: Transport
     timeout: TimeoutType
     cancel: Cancellation
 
-    def find(self, base: str, version: APIVersion | None) -> Endpoint:
+    def find(self, base: str, version: APIVersion | None, observer: Observer) -> Endpoint:
         """The endpoint at ``base``, with the version that it turns out to speak."""
-        before = ""
-        for candidate in (APIVersion.V2, APIVersion.V1) if version is None else (version,):
-            try:
-                info, challenges = self.ask(base, candidate)
-            except ProtocolError as error:
-                if version is None and candidate is APIVersion.V2:
-                    before = f"{error}; "
-                    continue
-                raise ProtocolError(f"{before}{error}") from None
-            except RegistryHTTPError as error:
-                if not before:
-                    raise
-                raise ProtocolError(f"{before}{error}", retryable=error.retryable) from None
-            return Endpoint(
-                url=base,
-                version=candidate,
-                transport=self.transport,
-                info=info,
-                challenges=challenges,
-            )
-        raise AssertionError("one of the versions is returned or raised")
+        if version is not None:
+            return self._endpoint(base, version, self.ask(base, version))
+        try:
+            found = self.ask(base, APIVersion.V2)
+        except ProtocolError as error:
+            return self._fallback(base, error)
+        except ConnectionBrokenError as error:
+            return self._unanswered(base, error, observer)
+        if found.announced:
+            return self._endpoint(base, APIVersion.V2, found)
+        # A proxy that wants a login for everything gives this answer before any registry.
+        with contextlib.suppress(ConnectionBrokenError, ProtocolError, RegistryHTTPError):
+            old = self.ask(base, APIVersion.V1)
+            if old.announced:
+                return self._endpoint(base, APIVersion.V1, old)
+        return self._endpoint(base, APIVersion.V2, found)
 
-    def ask(self, base: str, version: APIVersion) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+    def _fallback(self, base: str, before: ProtocolError) -> Endpoint:
+        """V1, where the answer was not V2's."""
+        try:
+            return self._endpoint(base, APIVersion.V1, self.ask(base, APIVersion.V1))
+        except ProtocolError as error:
+            raise ProtocolError(f"{before}; {error}") from None
+        except RegistryHTTPError as error:
+            raise ProtocolError(f"{before}; {error}", retryable=error.retryable) from None
+
+    def _unanswered(self, base: str, before: ConnectionBrokenError, observer: Observer) -> Endpoint:
+        """V1, where there was no answer for V2: only of a server that says what it is, for one
+        of V2 may have been in trouble for a moment."""
+        with contextlib.suppress(ConnectionBrokenError, ProtocolError, RegistryHTTPError):
+            old = self.ask(base, APIVersion.V1)
+            if old.announced:
+                found = self._endpoint(base, APIVersion.V1, old)
+                observer.log(
+                    "warning",
+                    f"{found.host} is taken for a V1 registry, for it gives no answer to what is "
+                    f'asked of a V2 one ({before}); version = "v1" in its section of '
+                    "registries.toml spares the wait",
+                )
+                return found
+        raise before
+
+    def _endpoint(self, base: str, version: APIVersion, found: _Answer) -> Endpoint:
+        return Endpoint(
+            url=base,
+            version=version,
+            transport=self.transport,
+            info=found.info,
+            challenges=found.challenges,
+        )
+
+    def ask(self, base: str, version: APIVersion) -> _Answer:
         if version is APIVersion.V2:
             return self._send(f"{base}v2/", _read_v2)
         if urlsplit(base).hostname == _INDEX:
-            return RegistryInfo(standalone=False), ()
+            return _Answer(info=RegistryInfo(standalone=False), announced=True)
         return self._send(f"{base}v1/_ping", _read_v1)
 
-    def _send(
-        self,
-        url: str,
-        read: Callable[[Response, bytes], tuple[RegistryInfo, tuple[Challenge, ...]]],
-    ) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+    def _send(self, url: str, read: Callable[[Response, bytes], _Answer]) -> _Answer:
         with self.transport.request(
             "GET", url, cancel=self.cancel, timeout=self.timeout, probe=True
         ) as response:
@@ -282,35 +319,47 @@ class _Probe:
             return read(response, body)
 
 
-def _read_v2(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+def _read_v2(response: Response, body: bytes) -> _Answer:
     announced = response.headers.get("Docker-Distribution-Api-Version", "")
     challenges = parse_challenges(response.header_values("WWW-Authenticate"))
     if response.status in (200, 401, 403):
         says_v2 = "registry/2." in announced.lower()
-        if says_v2 or (not announced and (challenges or _json(body) is not None)):
-            return RegistryInfo(version=announced), challenges
+        shows_v2 = not announced and _json(body) is not None
+        if says_v2 or shows_v2 or (not announced and challenges):
+            return _Answer(
+                info=RegistryInfo(version=announced),
+                challenges=challenges,
+                announced=says_v2 or shows_v2,
+            )
     raise ProtocolError(
         f"{show_url(response.url)}: there is no V2 registry (the answer is {response.status} "
         f"{response.reason})"
     )
 
 
-def _read_v1(response: Response, body: bytes) -> tuple[RegistryInfo, tuple[Challenge, ...]]:
+def _read_v1(response: Response, body: bytes) -> _Answer:
     document = _json(body)
-    announced = response.headers.get("X-Docker-Registry-Version")
-    if response.status != 200 or (document is None and announced is None):
+    version = response.headers.get("X-Docker-Registry-Version", "")
+    stated = response.headers.get("X-Docker-Registry-Standalone", "").strip()
+    announced = bool(version or stated)
+    challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+    protected = response.status in (401, 403) and bool(announced or challenges)
+    if not protected and (response.status != 200 or (document is None and not announced)):
         raise ProtocolError(
             f"{show_url(response.url)}: there is no V1 registry (the answer is {response.status} "
             f"{response.reason})"
         )
-    version, standalone = announced or "", True
-    if isinstance(document, dict):
+    standalone = True
+    if isinstance(document, dict) and not protected:
         version = version or str(document.get("version") or "")
-        standalone = bool(document.get("standalone", True))
-    stated = response.headers.get("X-Docker-Registry-Standalone")
-    if stated is not None:
-        standalone = stated.strip().lower() in ("true", "1")
-    return RegistryInfo(version=version, standalone=standalone), ()
+        standalone = document.get("standalone") is not False
+    if stated:
+        standalone = stated.lower() in ("true", "1")
+    return _Answer(
+        info=RegistryInfo(version=version, standalone=standalone),
+        challenges=challenges,
+        announced=announced,
+    )
 
 
 def _json(body: bytes) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from .constants import APIVersion
 from .credentials import AuthConfig
 from .errors import SettingsError
 from .hostrules import HostLimits, HostRules, HostTable, Mirror, host_key
@@ -104,6 +105,7 @@ class _Reader:
         self._base = base
         self._readers: Mapping[str, Callable[[str, Any], Any]] = {
             "insecure": _boolean,
+            "version": _version,
             "mirrors": _mirrors,
             "origin": _origin,
             "username": _text,
@@ -209,6 +211,13 @@ def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(key, "true or false is expected")
     return value
+
+
+def _version(key: str, value: Any) -> APIVersion | None:
+    versions = {"": None, **{str(one): one for one in APIVersion}}
+    if not isinstance(value, str) or value not in versions:
+        raise SettingsError(key, "'v1' or 'v2' is expected, or nothing: what the host speaks")
+    return versions[value]
 
 
 def _origin(key: str, value: Any) -> Any:

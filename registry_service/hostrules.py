@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from .constants import APIVersion
 from .errors import SettingsError
 from .hosts import (
     PUBLIC_NAMES,
@@ -90,6 +91,7 @@ class HostRules:
     """What holds for one host.
 
     - ``insecure``: plain http may be spoken with it;
+    - ``version``: the protocol that is spoken with it; None is what it turns out to speak;
     - ``mirrors``, in the order in which they are asked, and ``origin``;
     - ``username`` with ``password_file``, or ``identity_token_file``: the daemon's own
       credentials; the files hold the secrets and nothing else;
@@ -99,6 +101,7 @@ class HostRules:
     """
 
     insecure: bool = False
+    version: APIVersion | None = None
     mirrors: tuple[Mirror, ...] = ()
     origin: Origin = "last"
     username: str = ""
@@ -111,6 +114,8 @@ class HostRules:
     def __post_init__(self) -> None:
         if self.origin == "never" and not self.mirrors:
             raise SettingsError("origin", "'never' leaves nobody to ask, for there are no mirrors")
+        if self.mirrors and self.version is APIVersion.V1:
+            raise SettingsError("version", "'v1' has no mirrors; leave out the one or the other")
         if bool(self.username) != (self.password_file is not None):
             there, missing = "username", "password_file"
             if not self.username:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from registry_service.endpoint import Endpoint, RegistryInfo
 from registry_service.errors import (
     InvalidReferenceError,
     ProtocolError,
+    RegistryError,
     RegistryHTTPError,
     TLSError,
     UnreachableRegistryError,
 )
+from registry_service.hostrules import HostRules, HostTable
+from registry_service.observe import Observer
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Transport
 
@@ -108,7 +111,8 @@ def test_v1_is_the_fallback_and_its_ping_is_read(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "standalone"), [("1", True), ("TRUE", True), ("0", False), ("", False)]
+    ("value", "standalone"),
+    [("1", True), ("TRUE", True), ("0", False), ("false", False), ("mirror", False), ("", True)],
 )
 def test_standalone_by_its_header(transport: Transport, value: str, standalone: bool) -> None:
     headers = {"X-Docker-Registry-Standalone": value}
@@ -121,6 +125,128 @@ def test_standalone_defaults_to_true(transport: Transport) -> None:
     with scripted(lambda request: request.answer(body="{}")) as server:
         found = Endpoint.discover(f"{server.host}/v1", transport=transport)
     assert found.info == RegistryInfo(version="", standalone=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "info"),
+    [
+        ("true", {}, RegistryInfo(standalone=True)),
+        (
+            '{"standalone": false, "version": "0.5"}',
+            {},
+            RegistryInfo(version="0.5", standalone=False),
+        ),
+        (
+            '{"standalone": false}',
+            {"x-docker-registry-standalone": "1"},
+            RegistryInfo(version="", standalone=True),
+        ),
+        (
+            "no JSON",
+            {"x-docker-registry-version": "0.7"},
+            RegistryInfo(version="0.7", standalone=True),
+        ),
+    ],
+)
+def test_what_a_ping_says_and_what_it_leaves_out(
+    transport: Transport, body: str, headers: dict[str, Any], info: RegistryInfo
+) -> None:
+    with scripted(lambda request: request.answer(body=body, headers=headers)) as server:
+        assert Endpoint.discover(f"{server.host}/v1/", transport=transport).info == info
+
+
+BASIC = {"WWW-Authenticate": 'Basic realm="r"'}
+
+
+def old(request: Request, otherwise: Callable[[Request], None]) -> None:
+    """A V1 registry that does something to what is no path of its own."""
+    if request.path == "/v1/_ping":
+        request.answer(body="{}", headers={"X-Docker-Registry-Version": "0.9.1"})
+    else:
+        otherwise(request)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        lambda request: request.answer(404),
+        lambda request: request.answer(200, "<html>"),
+        lambda request: request.answer(401, "<html>", BASIC),  # a proxy that asks everybody
+        lambda request: request.drop(),
+        lambda request: request.hang(),
+    ],
+    ids=["404", "html", "401", "drop", "hang"],
+)
+def test_a_v1_registry_is_found_whatever_it_does_to_v2_s_ping(
+    otherwise: Callable[[Request], None], tmp_path: Path
+) -> None:
+    settings = RegistrySettings(retries=0, ping_timeout=1, certs_dirs=(tmp_path,))
+    with (
+        Transport(settings) as transport,
+        scripted(lambda request: old(request, otherwise)) as server,
+    ):
+        found = Endpoint.discover(f"http://{server.host}", transport=transport)
+    assert (found.version, found.info.version) == (APIVersion.V1, "0.9.1")
+
+
+def test_a_server_that_gives_no_answer_is_taken_for_v1_only_if_it_says_so(
+    transport: Transport,
+) -> None:
+    said: list[str] = []
+
+    def handler(request: Request) -> None:
+        request.answer(body="{}") if request.path == "/v1/_ping" else request.drop()
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        said.append(f"{level} {text}")
+
+    observer = Observer(log=log)
+    with scripted(handler) as server:
+        with pytest.raises(RegistryError, match="the connection was lost"):
+            Endpoint.discover(f"http://{server.host}", transport=transport, observer=observer)
+        server.handler = lambda request: old(request, Request.drop)
+        Endpoint.discover(f"http://{server.host}", transport=transport, observer=observer)
+    warning = said[-1]
+    assert warning.startswith(f"warning {server.host} is taken for a V1 registry")
+    assert 'version = "v1"' in warning
+
+
+def test_a_v2_registry_behind_a_login_for_everything_is_one_of_v2(transport: Transport) -> None:
+    with scripted(lambda request: request.answer(401, "<html>", BASIC)) as server:
+        found = Endpoint.discover(server.host, transport=transport)
+        assert found.version is APIVersion.V2 and server.paths()[-1] == "/v1/_ping"
+        # of which the address says otherwise
+        found = Endpoint.discover(f"{server.host}/v1/", transport=transport)
+    assert (found.version, found.info.standalone) == (APIVersion.V1, True)
+    assert [one.scheme for one in found.challenges] == ["basic"]
+
+
+def test_a_registry_that_says_v2_is_asked_for_nothing_else(transport: Transport) -> None:
+    with scripted(lambda request: old(request, lambda one: one.answer(401, headers=V2))) as server:
+        found = Endpoint.discover(f"http://{server.host}", transport=transport)
+    assert found.version is APIVersion.V2 and server.paths() == ["/v2/"]
+
+
+@pytest.mark.parametrize("version", list(APIVersion))
+def test_the_configuration_says_the_version_of_a_host(
+    version: APIVersion, transport: Transport
+) -> None:
+    """Of one that speaks both; an address that has a version is more than that."""
+    with scripted(lambda request: old(request, lambda one: one.answer(headers=V2))) as server:
+        rules = HostTable(hosts={server.host: HostRules(version=version)})
+        with Transport(RegistrySettings(retries=0, hosts=rules)) as told:
+            found = Endpoint.discover(f"http://{server.host}", transport=told)
+            assert found.version is version
+            assert server.paths() == ["/v2/" if version is APIVersion.V2 else "/v1/_ping"]
+            for one in APIVersion:
+                found = Endpoint.discover(f"http://{server.host}/{one}/", transport=told)
+                assert found.version is one
+
+
+def test_the_public_registry_may_be_said_to_be_of_v1() -> None:
+    rules = HostTable(hosts={"registry-1.docker.io": HostRules(version=APIVersion.V1)})
+    with Transport(RegistrySettings(hosts=rules)) as transport:
+        assert Endpoint.discover("docker.io", transport=transport).url == "https://index.docker.io/"
 
 
 def test_a_version_in_the_path_fixes_it(transport: Transport) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_service.constants import APIVersion
 from registry_service.errors import SettingsError
 from registry_service.hostfile import load_hosts, own_credentials, parse_hosts
 from registry_service.hostrules import HostLimits, HostRules, HostTable, Mirror, host_key
@@ -116,6 +117,13 @@ def test_the_rules_of_a_url_and_of_a_name() -> None:
         assert table.of_address(address).limits.concurrent == limit
 
 
+@pytest.mark.parametrize(
+    ("text", "version"), [("v1", APIVersion.V1), ("v2", APIVersion.V2), ("", None)]
+)
+def test_a_host_may_be_said_to_speak_one_version(text: str, version: APIVersion | None) -> None:
+    assert read(HOST + f"version = '{text}'").of("r.example", 5000).version is version
+
+
 def test_a_host_that_is_named_insecure_may_be_spoken_to_in_plain_http() -> None:
     settings = RegistrySettings(hosts=read(HOST + "insecure = true"))
     assert settings.may_be_insecure("r.example", 5000)
@@ -146,6 +154,14 @@ def test_there_need_be_no_file(tmp_path: Path) -> None:
         (
             HOST + "concurrent = 1.5",
             'registries.toml: host."r.example:5000".concurrent: an integer is',
+        ),
+        (
+            HOST + "version = 1",
+            "registries.toml: host.\"r.example:5000\".version: 'v1' or 'v2' is expected",
+        ),
+        (
+            HOST + "version = 'v1'\nmirrors = ['m.example']",
+            "registries.toml: host.\"r.example:5000\".version: 'v1' has no mirrors",
         ),
         (HOST + "chunk = -1", 'registries.toml: host."r.example:5000".chunk: -1 is not between'),
         ("[host.r.example]\nchunk = 1", 'put the name of the host in quotes: [host."NAME"]'),

@@ -14,12 +14,15 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from .digest import Digest
 from .errors import InvalidDigestError, ManifestError
 
-__all__ = ["FSLayer", "ManifestData", "ManifestHistory", "payload"]
+__all__ = ["FSLayer", "ManifestData", "ManifestHistory", "OldLayer", "layers_of", "payload"]
+
+#: The layer without content that Docker wrote for each step that changed no file.
+_EMPTY_BLOB: Final = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,37 @@ class ManifestData:
         if not isinstance(found, dict):
             raise ManifestError(f"{where}: a JSON object is expected")
         return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OldLayer:
+    """A step of the image's history: its JSON, the blob that came with it, and whether that is
+    ``empty``, so that nobody needs to look at it."""
+
+    blob_sum: Digest
+    compatibility: Mapping[str, Any]
+    empty: bool
+
+
+def layers_of(data: ManifestData) -> tuple[OldLayer, ...]:
+    """The steps of the image, the lowest first. A step that is there twice in a row, as some
+    builders wrote it, counts once. Raises `ManifestError` where the chain of parents breaks."""
+    steps: list[OldLayer] = []
+    below = ""  # the id of the step below
+    for place in reversed(range(len(data.history))):
+        found = data.compatibility(place)
+        own, parent = found.get("id"), found.get("parent")
+        if steps and own is not None and own == below:
+            continue
+        if steps and own is not None and below and parent != below:
+            raise ManifestError(
+                f"history[{place}].v1Compatibility: its parent is not the entry after it"
+            )
+        below = own if isinstance(own, str) else ""
+        blob_sum = data.fs_layers[place].blob_sum
+        empty = found.get("throwaway") is True or str(blob_sum) == _EMPTY_BLOB
+        steps.append(OldLayer(blob_sum=blob_sum, compatibility=found, empty=empty))
+    return tuple(steps)
 
 
 def payload(raw: bytes, document: Mapping[str, Any]) -> bytes:

@@ -1,14 +1,15 @@
-"""From schema 1 to an OCI image: the configuration and the manifest that its histories stand for.
+"""From a chain of steps to an OCI image: the configuration and the manifest that they stand for.
 
-Pure: what has to be read for it, the layers, is looked at elsewhere (`inflate.diff_id`). The
-same manifest with the same layers always gives the same bytes.
+Schema 1 and V1 tell the history of an image in the same way: one JSON for each step, of which the
+topmost has the configuration too, and a layer. Pure: what is to be known of a layer is found out
+elsewhere (`inflate.diff_id`). The same steps always give the same bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from .descriptor import Descriptor
@@ -16,36 +17,47 @@ from .digest import Digest
 from .errors import ManifestError
 from .inflate import EMPTY_DIFF_ID
 from .manifest import Manifest
-from .media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-from .schema1 import ManifestData
+from .media import OCI_CONFIG, OCI_MANIFEST
 
-__all__ = ["Layer", "OldLayer", "UpgradedImage", "layers_of", "upgrade"]
+__all__ = ["KEPT", "Layer", "Step", "UpgradedImage", "history_of", "upgrade"]
 
-#: The layer without content that Docker wrote for each step that changed no file.
-_EMPTY_BLOB: Final = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
-# What schema 1 says of a layer and an image's configuration does not.
+#: The field of a step's JSON in which `v1.chain` puts what an OCI image says and V1 has no place
+#: for. An object; of its fields, each of which may be absent, ``history`` is the step's entry of
+#: the history, ``config`` has fields of the configuration, and ``added`` names fields that the
+#: JSON has and the configuration had not.
+KEPT: Final = "registry-engine"
+
+# What the JSON of a step says and an image's configuration does not.
 _DROPPED: Final = frozenset(
-    {"id", "parent", "parent_id", "layer_id", "Size", "throwaway", "history", "rootfs"}
+    {"id", "parent", "parent_id", "layer_id", "Size", "throwaway", "history", "rootfs", KEPT}
 )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OldLayer:
-    """A step of the image's history: its JSON, the blob that came with it, and whether that is
-    ``empty``, so that nobody needs to look at it."""
+class Layer:
+    """What was found out of a layer: ``size`` is the bytes of the blob ``digest``."""
 
-    blob_sum: Digest
-    compatibility: Mapping[str, Any]
-    empty: bool
+    digest: Digest
+    size: int
+    diff_id: Digest
+    media_type: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """What was found out of a blob: ``size`` is its bytes."""
+class Step:
+    """A step of the image's history: its JSON, and its layer, if it has one with files."""
 
-    size: int
-    diff_id: Digest
-    compressed: bool
+    value: Mapping[str, Any]
+    layer: Layer | None
+
+    @property
+    def content(self) -> Layer | None:
+        """The layer, where it belongs to the image. Docker wrote one for each step; one of no
+        files says nothing, unless the step says that it is not to be thrown away."""
+        layer = self.layer
+        if layer is None or layer.diff_id != EMPTY_DIFF_ID:
+            return layer
+        return layer if self.value.get("throwaway") is False else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,51 +66,33 @@ class UpgradedImage:
     manifest: Manifest
 
 
-def layers_of(data: ManifestData) -> tuple[OldLayer, ...]:
-    """The steps of the image, the lowest first. A step that is there twice in a row, as some
-    builders wrote it, counts once. Raises `ManifestError` where the chain of parents breaks."""
-    steps: list[OldLayer] = []
-    below = ""  # the id of the step below
-    for place in reversed(range(len(data.history))):
-        found = data.compatibility(place)
-        own, parent = found.get("id"), found.get("parent")
-        if steps and own is not None and own == below:
-            continue
-        if steps and own is not None and below and parent != below:
-            raise ManifestError(
-                f"history[{place}].v1Compatibility: its parent is not the entry after it"
-            )
-        below = own if isinstance(own, str) else ""
-        blob_sum = data.fs_layers[place].blob_sum
-        empty = found.get("throwaway") is True or str(blob_sum) == _EMPTY_BLOB
-        steps.append(OldLayer(blob_sum=blob_sum, compatibility=found, empty=empty))
-    return tuple(steps)
-
-
-def upgrade(data: ManifestData, found: Mapping[Digest, Layer]) -> UpgradedImage:
-    """The OCI image. ``found`` has each blob of `layers_of` that is not empty.
-
-    A layer of no files is left out too: it says nothing, and its step stays in the history.
-    """
-    steps = layers_of(data)
+def upgrade(steps: Sequence[Step], *, architecture: str = "") -> UpgradedImage:
+    """The OCI image of ``steps``, the lowest first. ``architecture`` stands in for one that the
+    topmost step does not name. Raises `ManifestError` for JSON that cannot be written again, and
+    where there is no step."""
+    if not steps:
+        raise ManifestError("an image of no steps is none")
     layers: list[Descriptor] = []
     diff_ids: list[str] = []
     history: list[dict[str, Any]] = []
     for step in steps:
-        entry = _history(step.compatibility)
-        layer = None if step.empty else found[step.blob_sum]
-        if layer is None or layer.diff_id == EMPTY_DIFF_ID:
+        entry = history_of(step.value)
+        layer = step.content
+        if layer is None:
             entry["empty_layer"] = True
         else:
-            kind = f"{OCI_LAYER}+gzip" if layer.compressed else OCI_LAYER
-            layers.append(Descriptor(media_type=kind, digest=step.blob_sum, size=layer.size))
+            layers.append(
+                Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+            )
             diff_ids.append(str(layer.diff_id))
         history.append(entry)
-    top = {k: v for k, v in steps[-1].compatibility.items() if k not in _DROPPED}
-    top.setdefault("architecture", data.architecture or "amd64")
-    top.setdefault("os", "linux")
+    top = steps[-1].value
+    fields = {key: value for key, value in top.items() if key not in _DROPPED}
+    for field, default in (("architecture", architecture or "amd64"), ("os", "linux")):
+        if not fields.get(field):
+            fields[field] = default
     rootfs = {"type": "layers", "diff_ids": diff_ids}
-    config = _dump({**top, "rootfs": rootfs, "history": history})
+    config = _dump(_restored({**fields, "rootfs": rootfs, "history": history}, top))
     described = Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size=len(config))
     document = {
         "schemaVersion": 2,
@@ -109,14 +103,18 @@ def upgrade(data: ManifestData, found: Mapping[Digest, Layer]) -> UpgradedImage:
     return UpgradedImage(config=config, manifest=Manifest.parse(_dump(document), OCI_MANIFEST))
 
 
-def _history(compatibility: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of an OCI configuration's history."""
+def history_of(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of an OCI configuration's history that a step's JSON stands for, without
+    ``empty_layer``."""
+    kept = _kept(value).get("history")
+    if isinstance(kept, dict):
+        return {key: each for key, each in kept.items() if key != "empty_layer"}
     entry: dict[str, Any] = {}
     for key in ("created", "author", "comment"):
-        value = compatibility.get(key)
-        if isinstance(value, str) and value:
-            entry[key] = value
-    container = compatibility.get("container_config")
+        found = value.get(key)
+        if isinstance(found, str) and found:
+            entry[key] = found
+    container = value.get("container_config")
     command = container.get("Cmd") if isinstance(container, dict) else None
     if isinstance(command, list) and command:
         entry["created_by"] = " ".join(str(word) for word in command)
@@ -125,8 +123,31 @@ def _history(compatibility: Mapping[str, Any]) -> dict[str, Any]:
     return entry
 
 
+# What a kept word may add to a configuration, or take from it: never what holds it together.
+_OWN: Final = frozenset({"architecture", "os", "rootfs"})
+
+
+def _restored(config: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what was kept of the one that the steps were made of."""
+    kept = _kept(top)
+    added, fields = kept.get("added"), kept.get("config")
+    for field in added if isinstance(added, list) else ():
+        if isinstance(field, str) and field not in _OWN:
+            config.pop(field, None)
+    if isinstance(fields, dict):
+        config.update((key, each) for key, each in fields.items() if key not in _OWN | {"history"})
+    return config
+
+
+def _kept(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = value.get(KEPT)
+    return found if isinstance(found, dict) else {}
+
+
 def _dump(value: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except RecursionError:
         raise ManifestError("history: its JSON nests too deep") from None
+    except ValueError as error:  # a number such as 1e999, which is read as infinity
+        raise ManifestError(f"history: its JSON cannot be written: {error}") from None

@@ -22,9 +22,10 @@ from registry_service.digest import Digest
 from registry_service.errors import CancelledError, DigestMismatchError, ManifestError
 from registry_service.inflate import EMPTY_DIFF_ID, diff_id
 from registry_service.manifest import OCI_MANIFEST, SCHEMA1_TYPES, Manifest
-from registry_service.media import SCHEMA1_SIGNED, SCHEMA1_UNSIGNED
-from registry_service.schema1 import ManifestData
-from registry_service.upgrade import Layer, UpgradedImage, layers_of, upgrade
+from registry_service.media import OCI_LAYER, SCHEMA1_SIGNED, SCHEMA1_UNSIGNED
+from registry_service.schema1 import ManifestData, layers_of
+from registry_service.upgrade import Layer, UpgradedImage, upgrade
+from registry_service.upgrade import Step as UpgradeStep
 
 FIRST, SECOND = layer("a", b"first"), layer("b", b"second")
 STEPS = [
@@ -44,8 +45,18 @@ def upgraded(raw: bytes, *blobs: bytes) -> UpgradedImage:
     found = {}
     for blob in blobs:
         diff, compressed = diff_id(io.BytesIO(blob), Cancellation())
-        found[Digest.of(blob)] = Layer(size=len(blob), diff_id=diff, compressed=compressed)
-    return upgrade(data_of(raw), found)
+        found[Digest.of(blob)] = Layer(
+            digest=Digest.of(blob),
+            size=len(blob),
+            diff_id=diff,
+            media_type=f"{OCI_LAYER}+gzip" if compressed else OCI_LAYER,
+        )
+    data = data_of(raw)
+    steps = [
+        UpgradeStep(value=one.compatibility, layer=None if one.empty else found[one.blob_sum])
+        for one in layers_of(data)
+    ]
+    return upgrade(steps, architecture=data.architecture)
 
 
 # the document

@@ -19,10 +19,10 @@ from ..inflate import diff_id
 from ..media import OCI_CONFIG, OCI_LAYER
 from ..observe import Observer
 from ..platform import Platform
-from ..schema1 import ManifestData
+from ..schema1 import ManifestData, layers_of
 from ..session.reader import ImageReader
 from ..store import Store
-from ..upgrade import Layer, UpgradedImage, layers_of, upgrade
+from ..upgrade import Layer, Step, UpgradedImage, upgrade
 from .content import tree
 
 __all__ = [
@@ -69,7 +69,8 @@ def upgraded(
 ) -> UpgradedImage:
     """The OCI image. Its layers are brought by ``fetch`` and its configuration is kept; its
     manifest is not yet. Each layer is read once, to find out its diff id."""
-    wanted = dict.fromkeys(step.blob_sum for step in layers_of(data) if not step.empty)
+    old = layers_of(data)
+    wanted = dict.fromkeys(step.blob_sum for step in old if not step.empty)
     layers = [
         Descriptor(
             media_type=f"{OCI_LAYER}+gzip",
@@ -80,7 +81,11 @@ def upgraded(
     ]
     fetch(layers)
     found = {layer.digest: _examined(layer, store, cancel, observer) for layer in layers}
-    made = upgrade(data, found)
+    steps = [
+        Step(value=one.compatibility, layer=None if one.empty else found[one.blob_sum])
+        for one in old
+    ]
+    made = upgrade(steps, architecture=data.architecture)
     store.put(made.config, OCI_CONFIG)
     return made
 
@@ -101,7 +106,8 @@ def _examined(layer: Descriptor, store: Store, cancel: Cancellation, observer: O
 
     with store.open(layer.digest) as file:
         found, compressed = diff_id(file, cancel, report)
-    return Layer(size=layer.size, diff_id=found, compressed=compressed)
+    media_type = f"{OCI_LAYER}+gzip" if compressed else OCI_LAYER
+    return Layer(digest=layer.digest, size=layer.size, diff_id=found, media_type=media_type)
 
 
 def platform_of_schema1(data: ManifestData) -> Platform:

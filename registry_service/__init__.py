@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from .session.search import SearchResult, SearchResults
     from .session.session import Session
     from .settings import RegistrySettings
+    from .v1.names import resolve_repository_name
+    from .v1.values import ImgData, RepositoryData
 else:
     _HOMES = {
         "APIVersion": "constants",
@@ -69,6 +71,7 @@ else:
         "FSLayer": "schema1",
         "HTTPRequestFactory": "headers",
         "INDEXSERVER": "constants",
+        "ImgData": "v1.values",
         "InvalidRepositoryNameError": "errors",
         "LoginRequiredError": "errors",
         "LoginResult": "operations.login",
@@ -82,6 +85,7 @@ else:
         "RegistryHTTPError": "errors",
         "RegistryInfo": "endpoint",
         "RegistrySettings": "settings",
+        "RepositoryData": "v1.values",
         "SearchResult": "session.search",
         "SearchResults": "session.search",
         "Service": "service",
@@ -90,6 +94,7 @@ else:
         "index_server_address": "constants",
         "load_config": "keychain.config_file",
         "login": "operations.login",
+        "resolve_repository_name": "v1.names",
         "save_config": "keychain.config_file",
     }
 
@@ -125,6 +130,7 @@ __all__ = [
     "Endpoint",
     "FSLayer",
     "HTTPRequestFactory",
+    "ImgData",
     "InvalidRepositoryNameError",
     "LoginRequiredError",
     "LoginResult",
@@ -137,6 +143,7 @@ __all__ = [
     "RegistryHTTPError",
     "RegistryInfo",
     "RegistrySettings",
+    "RepositoryData",
     "SearchResult",
     "SearchResults",
     "Service",
@@ -145,5 +152,6 @@ __all__ = [
     "index_server_address",
     "load_config",
     "login",
+    "resolve_repository_name",
     "save_config",
 ]

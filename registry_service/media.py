@@ -28,6 +28,7 @@ __all__ = [
     "TO_DOCKER",
     "TO_OCI",
     "VAGUE_TYPES",
+    "is_layer",
 ]
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -75,3 +76,10 @@ FOREIGN_LAYERS: Final = frozenset(
     for docker, oci in _COMPRESSIONS
     for name in (f"{_DOCKER_FOREIGN}{docker}", f"{_OCI_FOREIGN}{oci}")
 )
+
+_LAYERS: Final = (OCI_LAYER, _OCI_FOREIGN, _DOCKER_LAYER, _DOCKER_FOREIGN)
+
+
+def is_layer(media_type: str) -> bool:
+    """Whether it is a tar archive of files, compressed in any way; not one that is encrypted."""
+    return media_type.startswith(_LAYERS) and not media_type.endswith("+encrypted")

@@ -19,7 +19,7 @@ from .inflate import EMPTY_DIFF_ID
 from .manifest import Manifest
 from .media import OCI_CONFIG, OCI_MANIFEST
 
-__all__ = ["KEPT", "Layer", "Step", "UpgradedImage", "history_of", "upgrade"]
+__all__ = ["DROPPED", "KEPT", "Layer", "Step", "UpgradedImage", "history_of", "upgrade"]
 
 #: The field of a step's JSON in which `v1.chain` puts what an OCI image says and V1 has no place
 #: for. An object; of its fields, each of which may be absent, ``history`` is the step's entry of
@@ -27,8 +27,8 @@ __all__ = ["KEPT", "Layer", "Step", "UpgradedImage", "history_of", "upgrade"]
 #: JSON has and the configuration had not.
 KEPT: Final = "registry-engine"
 
-# What the JSON of a step says and an image's configuration does not.
-_DROPPED: Final = frozenset(
+#: What the JSON of a step says and an image's configuration does not.
+DROPPED: Final = frozenset(
     {"id", "parent", "parent_id", "layer_id", "Size", "throwaway", "history", "rootfs", KEPT}
 )
 
@@ -87,7 +87,7 @@ def upgrade(steps: Sequence[Step], *, architecture: str = "") -> UpgradedImage:
             diff_ids.append(str(layer.diff_id))
         history.append(entry)
     top = steps[-1].value
-    fields = {key: value for key, value in top.items() if key not in _DROPPED}
+    fields = {key: value for key, value in top.items() if key not in DROPPED}
     for field, default in (("architecture", architecture or "amd64"), ("os", "linux")):
         if not fields.get(field):
             fields[field] = default

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         RegistryError,
         RegistryHTTPError,
     )
-    from .headers import HTTPRequestFactory
+    from .headers import HTTPRequestFactory, add_required_headers_to_redirected_requests
     from .keychain.config_file import ConfigFile, load_config, save_config
     from .manifest import Manifest
     from .observe import Observer
@@ -91,6 +91,7 @@ else:
         "Service": "service",
         "Session": "session.session",
         "TimeoutType": "constants",
+        "add_required_headers_to_redirected_requests": "headers",
         "index_server_address": "constants",
         "load_config": "keychain.config_file",
         "login": "operations.login",
@@ -149,6 +150,7 @@ __all__ = [
     "Service",
     "Session",
     "TimeoutType",
+    "add_required_headers_to_redirected_requests",
     "index_server_address",
     "load_config",
     "login",

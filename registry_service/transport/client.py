@@ -6,7 +6,7 @@ import dataclasses
 import http.client
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +15,7 @@ import urllib3.exceptions
 from ..cancel import Cancellation
 from ..constants import PRODUCT, TimeoutType
 from ..errors import ProtocolError, ProxyError, RegistryError, show_url
+from ..headers import add_required_headers_to_redirected_requests
 from ..hosts import origin
 from ..observe import Observer
 from ..settings import RegistrySettings
@@ -53,6 +54,7 @@ class _Request:
     body: Body | None
     sealed: bool
     form: bytes
+    secret: Collection[str] | None
     connect: float
     read: float
     total: float | None
@@ -155,6 +157,7 @@ class Transport:
         sealed: bool = False,
         hasty: bool = False,
         whole: int = 0,
+        secret: Collection[str] | None = None,
     ) -> Response:
         """Send a request; the answer, whatever its status, has its body still unread.
 
@@ -167,7 +170,9 @@ class Transport:
         stand; with ``hasty`` an answer that asks for a pause (Retry-After) stands, for a caller
         that has something else to do in the meantime; ``sealed`` says that the body holds
         credentials. Redirects are followed with the same method, GET for 303;
-        ``Authorization`` and a sealed body go along within one origin only.
+        ``Authorization`` and a sealed body go along within one origin only. With ``secret``,
+        names of headers of the caller's own, headers go along as V1 has it:
+        `add_required_headers_to_redirected_requests`.
 
         Raises `UnreachableRegistryError`, `TLSError`, `ConnectionBrokenError`,
         `RegistryTimeoutError`, `ProtocolError`, `CancelledError`.
@@ -182,6 +187,7 @@ class Transport:
             body=Body.of(body) if isinstance(body, bytes) else body,
             sealed=sealed,
             form=body if sealed and isinstance(body, bytes) else b"",
+            secret=secret,
             connect=connect,
             read=read,
             total=total,
@@ -393,17 +399,12 @@ def _redirected(
     method, body = request.method, request.body
     if response.status == 303 and method != "HEAD":
         method, body = "GET", None
-    headers = request.headers
-    if not same_origin(url, request.url):
-        if request.sealed and body is not None:
-            raise ProtocolError(
-                f"{request.method} {show_url(request.url)}: redirected to {show_url(url)}, another "
-                "server, to which the credentials in the request do not go"
-            )
-        # What a presigned URL needs is in it; a second way to authenticate is refused there.
-        headers = {
-            name: value
-            for name, value in headers.items()
-            if name.lower() in ("user-agent", "accept", "accept-encoding", "range", "content-type")
-        }
+    if request.sealed and body is not None and not same_origin(url, request.url):
+        raise ProtocolError(
+            f"{request.method} {show_url(request.url)}: redirected to {show_url(url)}, another "
+            "server, to which the credentials in the request do not go"
+        )
+    headers = add_required_headers_to_redirected_requests(
+        request.headers, request.url, url, secret=request.secret
+    )
     return dataclasses.replace(request, method=method, url=url, headers=headers, body=body)

@@ -12,6 +12,7 @@ referrers  lists of referrers, kept where a registry keeps none
 turns      who changes such a list, when several would
 v2         `V2Client`, the V2 protocol
 search     `SearchClient`
+v1/        `V1Client`, the V1 protocol
 session    `Session`, the face of these
 source     a repository as a source for the store
 foreign    blobs from where their descriptor says

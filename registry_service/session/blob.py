@@ -24,14 +24,19 @@ def range_start(value: str | None) -> int | None:
 
 class RemoteBlob:
     """The bytes of a blob from ``offset`` to its end. ``length`` is how many follow, None
-    where the server does not say. They are not verified. Used by one thread."""
+    where the server does not say, ``ranges`` whether it says that it sends parts. They are not
+    verified. Used by one thread.
 
-    __slots__ = ("_response", "length", "offset")
+    With a ``length`` that is less than what the server announces, they end there."""
 
-    def __init__(self, response: Response, offset: int) -> None:
+    __slots__ = ("_left", "_response", "length", "offset", "ranges")
+
+    def __init__(self, response: Response, offset: int, *, length: int | None = None) -> None:
         self._response = response
         self.offset = offset
-        self.length = response.length
+        self.length = response.length if length is None else length
+        self._left = None if self.length == response.length else length
+        self.ranges = response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +54,13 @@ class RemoteBlob:
 
         Raises `ConnectionBrokenError`, `RegistryTimeoutError` and `CancelledError`.
         """
-        return self._response.readinto(buffer)
+        if self._left is None:
+            return self._response.readinto(buffer)
+        count = self._response.readinto(buffer[: self._left])
+        self._left -= count
+        if not self._left:
+            self.close()
+        return count
 
     def read(self, limit: int) -> bytes:
         """All that follows. Raises `ProtocolError` for more than ``limit`` bytes."""

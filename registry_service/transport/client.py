@@ -112,6 +112,11 @@ class Transport:
         """Do ahead of the first request what takes its time; it does not wait for that."""
         self._adapter.prepare()
 
+    def pause(self, seconds: float, cancel: Cancellation) -> None:
+        """Wait before something is tried again. Raises `CancelledError`."""
+        self._sleep(seconds, cancel)
+        cancel.check()
+
     def ready(self, url: str) -> float:
         """Seconds after which a request for content of that host is worth while, 0 for now:
         earlier ones would wait for the host's limits, or because it asked to be left alone."""
@@ -271,8 +276,7 @@ class Transport:
                 response.close()
             attempt += 1
             observer.log("warning", f"{why}; trying again", wait=round(wait, 2), attempt=attempt)
-            self._sleep(wait, cancel)
-            cancel.check()
+            self.pause(wait, cancel)
 
     def _gate(self, request: _Request) -> Gate | None:
         """The gate of the request's host; None for a URL that will be refused."""

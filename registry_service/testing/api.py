@@ -41,6 +41,17 @@ _ACTIONS: Final = {
     "PUT": ("pull", "push"),
     "DELETE": ("delete",),
 }
+_CODES: Final = {
+    400: "UNSUPPORTED",
+    401: "UNAUTHORIZED",
+    403: "DENIED",
+    404: "NAME_UNKNOWN",
+    405: "UNSUPPORTED",
+    429: "TOOMANYREQUESTS",
+    501: "UNSUPPORTED",
+    503: "UNAVAILABLE",
+    505: "UNSUPPORTED",
+}
 _V2: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
 _V1: Final = (
     ("X-Docker-Registry-Version", "0.9.1"),
@@ -73,6 +84,12 @@ class Api:
         except ApiError as error:
             answer = error.response()
             return answer.having(_V2) if path.startswith("/v2") else answer
+
+    def refusal(
+        self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> Response:
+        code = _CODES.get(status, "UNKNOWN")
+        return ApiError(code, message, status=status, headers=headers).response()
 
     def _v1(self, exchange: Exchange) -> Response:
         request = exchange.request

@@ -6,9 +6,9 @@ import dataclasses
 import urllib.parse
 
 from .exchange import Exchange
-from .faults import FaultKind
-from .message import ApiError, Request, Response, Span
-from .names import content_range, is_digest, parse_range
+from .message import ApiError, Request, Response
+from .names import content_range, is_digest
+from .ranges import RangeOutsideError, ranged
 from .storage import Storage
 from .uploads import Upload, Uploads
 
@@ -31,34 +31,15 @@ class BlobEndpoints:
         content = self.storage.blob(repository, _checked(digest))
         if content is None:
             raise _unknown_blob(self.storage, repository, digest)
-        request, size = exchange.request, content.size
         headers = (
             ("Content-Type", "application/octet-stream"),
             ("Docker-Content-Digest", digest),
             ("ETag", f'"{digest}"'),
         )
-        whole = Response(
-            status=200, headers=headers, body=Span(content=content, offset=0, length=size)
-        )
-        wanted = request.headers.get("range") if request.method == "GET" else None
-        if wanted is not None and exchange.faults.strikes(FaultKind.NO_RANGE):
-            return whole
-        whole = whole.having(("Accept-Ranges", "bytes"))
-        if wanted is None or request.headers.get("if-range", f'"{digest}"') != f'"{digest}"':
-            return whole
         try:
-            part = parse_range(wanted, size)
-        except ValueError as error:
-            outside = (("Content-Range", f"bytes */{size}"),)
-            raise ApiError("RANGE_INVALID", str(error), headers=outside) from None
-        if part is None:
-            return whole
-        offset, length = part
-        if offset > 0 and exchange.faults.strikes(FaultKind.WRONG_RANGE):
-            offset, length = 0, offset + length
-        span = Span(content=content, offset=offset, length=length)
-        where = f"bytes {offset}-{offset + length - 1}/{size}"
-        return dataclasses.replace(whole, status=206, body=span).having(("Content-Range", where))
+            return ranged(exchange, content, headers, etag=f'"{digest}"')
+        except RangeOutsideError as error:
+            raise ApiError("RANGE_INVALID", str(error), headers=error.headers) from None
 
     def delete(self, exchange: Exchange, repository: str, digest: str) -> Response:
         if not self.storage.delete_blob(repository, _checked(digest)):

@@ -24,14 +24,13 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from .api import Api
 from .body import StreamBody
 from .content import CHUNK, BytesContent
-from .exchange import BodyTruncated, Exchange
+from .exchange import BodyTruncated, Exchange, Responder
 from .faults import Fault, FaultKind, FaultSet, RequestFaults
 from .flow import ConnectionDropped, Flow
 from .holds import Hold, HoldSet
-from .message import ApiError, Request, Response, Span
+from .message import Request, Response, Span
 from .requestlog import LoggedRequest, RequestLog
 
 __all__ = ["Connection", "Services"]
@@ -46,14 +45,6 @@ _SENDFILE: Final = 4 << 20
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SECRET: Final = ("authorization", "cookie", "proxy-authorization")
-_FAULT_CODES: Final = {
-    401: "UNAUTHORIZED",
-    403: "DENIED",
-    404: "NAME_UNKNOWN",
-    405: "UNSUPPORTED",
-    429: "TOOMANYREQUESTS",
-    503: "UNAVAILABLE",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +54,7 @@ class Services:
     ``draining``: no further request is to be read. ``stopping``: every wait is to end.
     """
 
-    api: Api
+    responder: Responder
     faults: FaultSet
     holds: HoldSet
     log: RequestLog
@@ -146,8 +137,8 @@ class Connection:
             request, length, keep = self._parse(line, stream)
         except (_BadRequest, http.client.HTTPException, ValueError) as error:
             status = error.status if isinstance(error, _BadRequest) else 400
-            refused = ApiError("UNSUPPORTED", f"not a request: {error}", status=status)
-            self._send(refused.response(), head=False, keep=False, flow=self._calm())
+            refused = self._services.responder.refusal(status, f"not a request: {error}")
+            self._send(refused, head=False, keep=False, flow=self._calm())
             self._linger()
             return False
         return self._answer(request, length, keep, stream)
@@ -241,19 +232,30 @@ class Connection:
             raise ConnectionDropped(reset=drop.reset)
         fault = exchange.faults.strikes(FaultKind.STATUS)
         if fault is not None:
-            return _status_fault(fault)
+            return self._status_fault(fault)
         fault = exchange.faults.strikes(FaultKind.REDIRECT)
         if fault is not None:
             where = (fault.to or "").rstrip("/") + exchange.request.target
             return Response(status=fault.code or 307, headers=(("Location", where),))
         try:
-            return self._services.api.respond(exchange)
+            return self._services.responder.respond(exchange)
         except (BodyTruncated, ConnectionDropped):
             raise
         except Exception as error:
             _LOG.error("%s", traceback.format_exc())
             message = f"the registry failed: {type(error).__name__}: {error}"
-            return ApiError("UNKNOWN", message).response()
+            return self._services.responder.refusal(500, message)
+
+    def _status_fault(self, fault: Fault) -> Response:
+        status = fault.code or 503
+        headers: tuple[tuple[str, str], ...] = ()
+        if fault.retry_after is not None:
+            value = str(fault.retry_after)
+            if fault.form == "date":
+                value = email.utils.formatdate(time.time() + fault.retry_after, usegmt=True)
+            headers = (("Retry-After", value),)
+        message = f"switched on for a test: {status}"
+        return self._services.responder.refusal(status, message, headers)
 
     def _send(self, response: Response, *, head: bool, keep: bool, flow: Flow) -> None:
         status = response.status
@@ -374,19 +376,6 @@ def _body_length(headers: Mapping[str, str]) -> int | None:
     if not (length.isascii() and length.isdigit() and len(length) < 19):
         raise _BadRequest(400, f"Content-Length {length!r} is no number")
     return int(length)
-
-
-def _status_fault(fault: Fault) -> Response:
-    status = fault.code or 503
-    headers: tuple[tuple[str, str], ...] = ()
-    if fault.retry_after is not None:
-        value = str(fault.retry_after)
-        if fault.form == "date":
-            value = email.utils.formatdate(time.time() + fault.retry_after, usegmt=True)
-        headers = (("Retry-After", value),)
-    code = _FAULT_CODES.get(status, "UNKNOWN")
-    message = f"switched on for a test: {status}"
-    return ApiError(code, message, status=status, headers=headers).response()
 
 
 def _shortened(response: Response, request: Request, faults: RequestFaults) -> Response:

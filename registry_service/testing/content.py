@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-__all__ = ["BytesContent", "Content", "FileContent", "PatternContent", "Reader", "digest_content"]
+__all__ = [
+    "BytesContent",
+    "Content",
+    "FileContent",
+    "PatternContent",
+    "Reader",
+    "digest_content",
+    "pieces",
+    "read_all",
+]
 
 CHUNK: Final = 1 << 20
 
@@ -125,13 +134,24 @@ class PatternContent:
         return self._block[start : start + min(length, CHUNK, self._size - offset)]
 
 
-def digest_content(content: Content, algorithm: str = "sha256") -> str:
-    """The digest of some content, reading a chunk at a time."""
-    digest = hashlib.new(algorithm)
+def pieces(content: Content) -> Iterator[bytes | memoryview]:
+    """All of some content, a chunk at a time."""
     with content.open() as reader:
         position = 0
         while position < content.size:
             data = reader.read_at(position, CHUNK)
-            digest.update(data)
+            yield data
             position += len(data)
+
+
+def read_all(content: Content) -> bytes:
+    """All of some content, in memory."""
+    return b"".join(map(bytes, pieces(content)))
+
+
+def digest_content(content: Content, algorithm: str = "sha256") -> str:
+    """The digest of some content, reading a chunk at a time."""
+    digest = hashlib.new(algorithm)
+    for data in pieces(content):
+        digest.update(data)
     return f"{algorithm}:{digest.hexdigest()}"

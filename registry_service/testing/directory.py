@@ -9,69 +9,50 @@
 
 Deleting takes the file in the repository away; the content stays, others may have it.
 No component of a repository's name begins with an underscore, so the names cannot meet.
-Files are written beside their place and renamed, so a reader never sees half of one. They are
-not synced: what a test registry holds may be lost with the machine.
+How files are written and removed: see `tree.DirectoryTree`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import itertools
-import shutil
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .content import Content, FileContent, digest_content
+from .content import Content
 from .storage import StoredManifest, UploadFile
+from .tree import DirectoryTree
 
 __all__ = ["DirectoryStorage"]
 
 
 class _DirectoryUpload:
-    def __init__(self, storage: DirectoryStorage, path: Path) -> None:
+    def __init__(self, storage: DirectoryStorage, tree: DirectoryTree) -> None:
         self._storage = storage
-        self._path = path
-        self._file = path.open("wb", buffering=0)
+        self._upload = tree.new_upload()
 
     def append(self, data: memoryview) -> None:
-        while data:
-            data = data[self._file.write(data) :]
+        self._upload.append(data)
 
     def digest(self, algorithm: str) -> str:
-        return digest_content(FileContent(self._path), algorithm)
+        return self._upload.digest(algorithm)
 
     def commit(self, repository: str, digest: str) -> None:
-        self._file.close()
-        self._storage.adopt(self._path, repository, digest)
+        self._upload.move(_blob(digest))
+        self._storage.add_blob(repository, digest)
 
     def discard(self) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        self._upload.discard()
 
 
 class DirectoryStorage:
     """Content under ``root``, which is made if it is missing.
 
-    One lock guards the changes of the tree and the table of content that has no file. Raises
-    OSError if the directory cannot be used, BlockingIOError if another process has it.
+    Raises OSError if the directory cannot be used, BlockingIOError if another process has it.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._made_up: dict[str, Content] = {}
-        self._lock_file = (root / "lock").open("wb")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock_file.close()
-            raise BlockingIOError(f"{root} is in use by another registry") from None
-        shutil.rmtree(root / "uploads", ignore_errors=True)
-        for name in ("uploads", "blobs", "repositories"):
+        self._tree = DirectoryTree(root)
+        for name in ("blobs", "repositories"):
             (root / name).mkdir(exist_ok=True)
 
     def repositories(self) -> list[str]:
@@ -81,125 +62,88 @@ class DirectoryStorage:
         return sorted(path.relative_to(base).as_posix() for path in found)
 
     def has_repository(self, repository: str) -> bool:
-        base = self._repository(repository)
+        base = self.root / "repositories" / repository
         return any((base / name).is_dir() for name in ("_blobs", "_manifests", "_tags"))
 
     def blob(self, repository: str, digest: str) -> Content | None:
-        if not self._link(repository, "_blobs", digest).is_file():
+        if self._tree.read(_link(repository, "_blobs", digest)) is None:
             return None
-        with self._lock:
-            content = self._made_up.get(digest)
-        if content is not None:
-            return content
-        with contextlib.suppress(FileNotFoundError):
-            return FileContent(self._blob(digest))
-        return None
+        return self._tree.content(_blob(digest))
 
     def put_content(self, repository: str, digest: str, content: Content) -> None:
-        with self._lock:
-            self._made_up[digest] = content
-            self._write(self._link(repository, "_blobs", digest), b"")
+        self._tree.put_content(_blob(digest), content)
+        self.add_blob(repository, digest)
 
-    def adopt(self, path: Path, repository: str, digest: str) -> None:
-        """Make a finished file the blob ``digest`` of a repository."""
-        place = self._blob(digest)
-        with self._lock:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
-            self._write(self._link(repository, "_blobs", digest), b"")
+    def add_blob(self, repository: str, digest: str) -> None:
+        """Note that a repository has a blob, which is there."""
+        self._tree.write(_link(repository, "_blobs", digest), b"")
 
     def link_blob(self, source: str, repository: str, digest: str) -> bool:
         if self.blob(source, digest) is None:
             return False
-        with self._lock:
-            self._write(self._link(repository, "_blobs", digest), b"")
+        self.add_blob(repository, digest)
         return True
 
     def delete_blob(self, repository: str, digest: str) -> bool:
-        return self._unlink(self._link(repository, "_blobs", digest))
+        return self._tree.remove(_link(repository, "_blobs", digest))
 
     def manifest(self, repository: str, digest: str) -> StoredManifest | None:
-        try:
-            media_type = self._link(repository, "_manifests", digest).read_text("utf-8")
-            raw = self._blob(digest).read_bytes()
-        except FileNotFoundError:
+        media_type = self._tree.read(_link(repository, "_manifests", digest))
+        raw = self._tree.read(_blob(digest))
+        if media_type is None or raw is None:
             return None
-        return StoredManifest(raw=raw, media_type=media_type, digest=digest)
+        return StoredManifest(raw=raw, media_type=media_type.decode("utf-8"), digest=digest)
 
     def manifests(self, repository: str) -> Sequence[StoredManifest]:
-        base = self._repository(repository) / "_manifests"
-        digests = sorted(f"{path.parent.name}:{path.name}" for path in base.glob("*/*"))
+        base = f"repositories/{repository}/_manifests"
+        digests = [
+            f"{algorithm}:{value}"
+            for algorithm in self._tree.names(base)
+            for value in self._tree.names(f"{base}/{algorithm}")
+        ]
         found = (self.manifest(repository, digest) for digest in digests)
         return [manifest for manifest in found if manifest is not None]
 
     def put_manifest(self, repository: str, manifest: StoredManifest) -> None:
-        with self._lock:
-            self._write(self._blob(manifest.digest), manifest.raw)
-            link = self._link(repository, "_manifests", manifest.digest)
-            self._write(link, manifest.media_type.encode("utf-8"))
+        self._tree.write(_blob(manifest.digest), manifest.raw)
+        link = _link(repository, "_manifests", manifest.digest)
+        self._tree.write(link, manifest.media_type.encode("utf-8"))
 
     def delete_manifest(self, repository: str, digest: str) -> bool:
         for tag in self.tags(repository):
             if self.tag(repository, tag) == digest:
                 self.delete_tag(repository, tag)
-        return self._unlink(self._link(repository, "_manifests", digest))
+        return self._tree.remove(_link(repository, "_manifests", digest))
 
     def tags(self, repository: str) -> list[str]:
-        return sorted(path.name for path in (self._repository(repository) / "_tags").glob("*"))
+        return self._tree.names(f"repositories/{repository}/_tags")
 
     def tag(self, repository: str, tag: str) -> str | None:
-        try:
-            return (self._repository(repository) / "_tags" / tag).read_text("ascii")
-        except FileNotFoundError:
-            return None
+        found = self._tree.read(_tag(repository, tag))
+        return None if found is None else found.decode("ascii")
 
     def put_tag(self, repository: str, tag: str, digest: str) -> None:
-        with self._lock:
-            self._write(self._repository(repository) / "_tags" / tag, digest.encode("ascii"))
+        self._tree.write(_tag(repository, tag), digest.encode("ascii"))
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        return self._unlink(self._repository(repository) / "_tags" / tag)
+        return self._tree.remove(_tag(repository, tag))
 
     def new_upload(self) -> UploadFile:
-        return _DirectoryUpload(self, self._fresh())
+        return _DirectoryUpload(self, self._tree)
 
     def close(self) -> None:
-        shutil.rmtree(self.root / "uploads", ignore_errors=True)
-        self._lock_file.close()
-
-    def _fresh(self) -> Path:
-        return self.root / "uploads" / str(next(self._numbers))
-
-    def _repository(self, repository: str) -> Path:
-        return self.root / "repositories" / repository
-
-    def _blob(self, digest: str) -> Path:
-        algorithm, _, value = digest.partition(":")
-        return self.root / "blobs" / algorithm / value[:2] / value
-
-    def _link(self, repository: str, kind: str, digest: str) -> Path:
-        algorithm, _, value = digest.partition(":")
-        return self._repository(repository) / kind / algorithm / value
-
-    def _write(self, place: Path, data: bytes) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._fresh()
-        with _removed_unless_moved(fresh):
-            fresh.write_bytes(data)
-            fresh.replace(place)
-
-    @staticmethod
-    def _unlink(path: Path) -> bool:
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        self._tree.close()
 
 
-@contextlib.contextmanager
-def _removed_unless_moved(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def _blob(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    return f"blobs/{algorithm}/{value[:2]}/{value}"
+
+
+def _link(repository: str, kind: str, digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    return f"repositories/{repository}/{kind}/{algorithm}/{value}"
+
+
+def _tag(repository: str, tag: str) -> str:
+    return f"repositories/{repository}/_tags/{tag}"

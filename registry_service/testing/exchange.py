@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from .faults import RequestFaults
-from .message import Request
+from .message import Request, Response
 
-__all__ = ["Body", "BodyTruncated", "Exchange"]
+__all__ = ["Body", "BodyTruncated", "Exchange", "Responder"]
 
 
 class BodyTruncated(Exception):  # noqa: N818 - an event of the connection, not an error of ours
@@ -45,3 +45,15 @@ class Exchange:
     body: Body
     faults: RequestFaults
     user: str = ""
+
+
+class Responder(Protocol):
+    """What a server says: the protocol behind its connections. Thread-safe."""
+
+    def respond(self, exchange: Exchange) -> Response:
+        """Answer a request; its errors too. Sets the exchange's user."""
+
+    def refusal(
+        self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> Response:
+        """An error that the connection answers by itself, in the protocol's own form."""

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import ipaddress
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from .access import ANONYMOUS, AccessPolicy, Grant
 from .api import Api
 from .blobs import BlobEndpoints
-from .connection import Services
-from .content import PatternContent, digest_content
+from .content import PatternContent, digest_content, read_all
 from .directory import DirectoryStorage
-from .faults import Fault, FaultSet, FaultSwitch
+from .exchange import Responder
+from .faults import Fault
 from .gate import AuthScheme, Gate
-from .holds import Hold, HoldSet
-from .listener import Listener
 from .manifests import Deletes, ManifestEndpoints
 from .memory import MemoryStorage
 from .names import digest_of, is_digest, is_repository, is_tag
 from .passwords import Passwords
-from .requestlog import LoggedRequest, RequestLog
+from .requestlog import LoggedRequest
 from .search import Described, SearchBook
+from .server import Server, TLSFiles
 from .storage import Storage, StoredManifest
 from .tokens import TokenSigner
 from .uploads import Uploads
@@ -38,35 +31,7 @@ __all__ = ["Registry", "TLSFiles"]
 _SEARCH_FILE: Final = "search.json"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TLSFiles:
-    """PEM files: the server's certificate chain and key, and the CA of client certificates.
-
-    With ``client_ca`` every client must show a certificate that this CA signed.
-    """
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Raises ValueError that names the files when they cannot be used."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self.cert, self.key)
-        except OSError as error:
-            raise ValueError(f"certificate {self.cert} with key {self.key}: {error}") from None
-        if self.client_ca is not None:
-            try:
-                context.load_verify_locations(self.client_ca)
-            except OSError as error:
-                raise ValueError(f"client CA {self.client_ca}: {error}") from None
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-
-class Registry:
+class Registry(Server):
     """A container registry on this machine. A context manager; `start` and `stop` do the same.
 
     - ``root``: the directory that holds the content; None: it is held in memory. A file
@@ -128,11 +93,14 @@ class Registry:
             passwords.read_htpasswd(Path(htpasswd))
         policy = AccessPolicy(access, anonymous_pull=anonymous_pull)
         scheme = _scheme(auth, passwords, policy)
-        self._bind = (host, port, allow_remote)
-        self._tls = tls.context() if tls is not None else None
-        self._faults = FaultSet(faults)
-        self._holds = HoldSet()
-        self._log = RequestLog(on_request)
+        super().__init__(
+            tls=tls,
+            faults=faults,
+            host=host,
+            port=port,
+            allow_remote=allow_remote,
+            on_request=on_request,
+        )
         self._book = SearchBook()
         self._signer = TokenSigner(clock)
         self._root = Path(root) if root is not None else None
@@ -170,67 +138,13 @@ class Registry:
             book=self._book,
             page_size=page_size,
         )
-        self._listener: Listener | None = None
-        self._stopped = False
-        self.host = ""
-        self.port = 0
 
-    # starting and ending
+    def _responder(self) -> Responder:
+        return self._api
 
-    def start(self) -> None:
-        """Listen. A registry is started once. Raises OSError if the address is taken."""
-        if self._listener is not None or self._stopped:
-            raise RuntimeError("a registry is started once")
-        sock = _bound(*self._bind)
-        address = sock.getsockname()
-        self.port = address[1]
-        name = f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]
-        self.host = f"{name}:{self.port}"
-        services = Services(
-            api=self._api,
-            faults=self._faults,
-            holds=self._holds,
-            log=self._log,
-            host=self.host,
-            tls=self._tls,
-            draining=threading.Event(),
-            stopping=threading.Event(),
-        )
-        self._listener = Listener(sock, services)
-        self._listener.start()
-
-    def stop(self, grace: float = 0.0) -> None:
-        """End: requests under way have ``grace`` seconds. A second call does nothing."""
-        if self._stopped:
-            return
-        self._stopped = True
-        try:
-            if self._listener is not None:
-                self._listener.close(grace)
-        finally:
-            self._uploads.close()
-            self._storage.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        """``http(s)://HOST:PORT``, without a slash at the end. ``host`` is HOST:PORT."""
-        return f"{'https' if self._tls is not None else 'http'}://{self.host}"
+    def _release(self) -> None:
+        self._uploads.close()
+        self._storage.close()
 
     # content, put and seen without going through HTTP
 
@@ -307,11 +221,7 @@ class Registry:
         content = self._storage.blob(repository, digest)
         if content is None:
             raise KeyError(f"no blob {digest} in {repository}")
-        data = bytearray()
-        with content.open() as reader:
-            while len(data) < content.size:
-                data += reader.read_at(len(data), content.size - len(data))
-        return bytes(data)
+        return read_all(content)
 
     def delete_blob(self, repository: str, digest: str) -> bool:
         """Take a blob away. False if there was none."""
@@ -338,20 +248,6 @@ class Registry:
     # watching and disturbing
 
     @property
-    def requests(self) -> list[LoggedRequest]:
-        """The requests so far, each from before its answer's first byte was sent."""
-        return self._log.entries()
-
-    def clear_requests(self) -> None:
-        self._log.clear()
-
-    def wait_for(
-        self, predicate: Callable[[list[LoggedRequest]], object], timeout: float = 10.0
-    ) -> list[LoggedRequest]:
-        """Wait until ``predicate`` of the requests is true. Raises TimeoutError."""
-        return self._log.wait_for(predicate, timeout)
-
-    @property
     def open_uploads(self) -> int:
         """How many uploads were opened and neither finished nor cancelled."""
         return len(self._uploads)
@@ -360,24 +256,6 @@ class Registry:
     def upload_sizes(self) -> list[int]:
         """How many bytes each of these has."""
         return self._uploads.sizes()
-
-    def add_fault(self, fault: Fault | str) -> FaultSwitch:
-        """Switch a fault on: a `Fault`, or one in writing. The answer switches it off again."""
-        return self._faults.add(fault)
-
-    def clear_faults(self) -> None:
-        self._faults.clear()
-
-    def hold(
-        self,
-        *,
-        path: str | None = None,
-        method: str | None = None,
-        after: int | None = None,
-        times: int | None = None,
-    ) -> Hold:
-        """Hold requests until released; see `HoldSet.add`."""
-        return self._holds.add(path=path, method=method, after=after, times=times)
 
     def expire_tokens(self, *, refresh: bool = False) -> None:
         """End all access tokens given out so far; with ``refresh`` the refresh tokens too."""
@@ -403,22 +281,6 @@ def _scheme(auth: str | None, passwords: Passwords, policy: AccessPolicy) -> Aut
     if not passwords.names and not policy.anonymous_pull:
         raise ValueError(f"auth {auth!r} needs users, an htpasswd file, or anonymous_pull")
     return AuthScheme(auth)
-
-
-def _bound(host: str, port: int, allow_remote: bool) -> socket.socket:
-    """A socket bound to an address. Raises ValueError for one that is not on loopback."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback and not allow_remote:
-        raise ValueError(f"{host} is not a loopback address; serving others is to be allowed first")
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _check_repository(repository: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from email.message import Message
 from typing import Any
 
-from registry_service.testing import Registry
+from registry_service.testing.server import Server
 
 __all__ = ["Answer", "basic", "bearer", "call", "connected", "exchange"]
 
@@ -51,7 +51,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(
-    registry: Registry, context: ssl.SSLContext | None = None
+    registry: Server, context: ssl.SSLContext | None = None
 ) -> Iterator[http.client.HTTPConnection]:
     """An HTTP connection to a registry."""
     if context is None:
@@ -65,7 +65,7 @@ def connected(
 
 
 def call(
-    registry: Registry,
+    registry: Server,
     method: str,
     path: str,
     body: bytes | Iterable[bytes] | None = None,
@@ -80,7 +80,7 @@ def call(
         return Answer(status=response.status, headers=response.headers, body=response.read())
 
 
-def exchange(registry: Registry, raw: bytes) -> bytes:
+def exchange(registry: Server, raw: bytes) -> bytes:
     """Send bytes as they are, end the sending side, and read until the other side ends."""
     with socket.create_connection(("127.0.0.1", registry.port), TIMEOUT) as sock:
         sock.sendall(raw)

@@ -1,0 +1,245 @@
+"""The endpoints of images: their JSON, layers, ancestries and checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Literal, Protocol
+
+from ..content import Content, Reader
+from ..exchange import Exchange
+from ..message import Request, Response, Span
+from ..ranges import RangeOutsideError, ranged
+from .message import V1Error, answer, cached, read_json
+from .names import is_image_id
+from .storage import V1Storage
+from .sums import NoTarError, payload_hasher, tarsum
+
+__all__ = ["ImageEndpoints", "Membership", "Ranges"]
+
+# How layers are cut: as RFC 9110 says, as the original does, or not at all.
+Ranges = Literal["exact", "original", "none"]
+
+
+class Membership(Protocol):
+    """Which images a client may add or build on. A standalone registry does not ask."""
+
+    def lists(self, exchange: Exchange, image_id: str) -> bool:
+        """Whether the index has this image in the list of the client's repository."""
+
+    def may_use(self, exchange: Exchange, image_id: str) -> bool:
+        """Whether the client may build on this image."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEndpoints:
+    """Images, asked for and put: JSON first, then the layer, then the checksum.
+
+    ``redirect`` gives the address at which a layer is to be fetched instead. With
+    ``listed_checksums`` the checksum's header has a JSON list in it.
+    """
+
+    storage: V1Storage
+    ranges: Ranges
+    membership: Membership | None
+    redirect: Callable[[str], str] | None
+    listed_checksums: bool
+
+    def respond(self, exchange: Exchange, image_id: str, part: str) -> Response:
+        """Answer a request for a part of an image. The client has been let in."""
+        if not is_image_id(image_id):
+            raise V1Error("Invalid image ID", 404)
+        method = "GET" if exchange.request.method == "HEAD" else exchange.request.method
+        endpoints: dict[tuple[str, str], Callable[[Exchange, str], Response]] = {
+            ("GET", "json"): self.get_json,
+            ("GET", "layer"): self.get_layer,
+            ("GET", "ancestry"): self.get_ancestry,
+            ("PUT", "json"): self.put_json,
+            ("PUT", "layer"): self.put_layer,
+            ("PUT", "checksum"): self.put_checksum,
+        }
+        endpoint = endpoints.get((method, part))
+        if endpoint is None:
+            raise V1Error("Method not allowed", 405)
+        if method == "GET":
+            if self.storage.is_pending(image_id):
+                raise V1Error("Image is being uploaded, retry later")
+            if "if-modified-since" in exchange.request.headers:
+                return Response(status=304, headers=cached())
+        return endpoint(exchange, image_id)
+
+    def get_json(self, exchange: Exchange, image_id: str) -> Response:
+        raw = self._raw(image_id)
+        headers: list[tuple[str, str]] = []
+        layer = self.storage.layer(image_id)
+        if layer is not None:
+            headers.append(("X-Docker-Size", str(layer.size)))
+        checksums = self.storage.checksums(image_id)
+        if self.listed_checksums and checksums:
+            headers.append(("X-Docker-Checksum-Payload", json.dumps(list(checksums))))
+        else:
+            headers += [("X-Docker-Checksum-Payload", one) for one in checksums]
+        return _kept(answer(raw, headers=tuple(headers)))
+
+    def get_ancestry(self, exchange: Exchange, image_id: str) -> Response:
+        self._raw(image_id)
+        return _kept(answer(self.storage.ancestry(image_id) or b""))
+
+    def get_layer(self, exchange: Exchange, image_id: str) -> Response:
+        layer = self.storage.layer(image_id)
+        if layer is None:
+            raise _unknown()
+        if self.redirect is not None:
+            return Response(status=302, headers=(("Location", self.redirect(image_id)),))
+        headers = (("Content-Type", "application/octet-stream"), *cached())
+        if layer.size == 0:
+            return Response(status=416, headers=headers)
+        if self.ranges == "none":
+            span = Span(content=layer, offset=0, length=layer.size)
+            return Response(status=200, headers=headers, body=span)
+        try:
+            found = ranged(exchange, layer, headers)
+        except RangeOutsideError as error:
+            return Response(status=416, headers=(*headers, *error.headers))
+        if self.ranges == "original" and found.status == 206:
+            return _as_original(exchange.request, found, layer)
+        return found
+
+    def put_json(self, exchange: Exchange, image_id: str) -> Response:
+        raw, data = read_json(exchange)
+        if not data or not isinstance(data, dict):
+            raise V1Error("Invalid JSON")
+        if "id" not in data:
+            raise V1Error("Missing key `id' in JSON")
+        if data["id"] != image_id:
+            raise V1Error("JSON data contains invalid id")
+        if self.membership is not None and not self.membership.lists(exchange, image_id):
+            raise V1Error("This image does not belong to the repository")
+        parent = data.get("parent")
+        if parent:
+            self._check_parent(exchange, parent)
+        if self.storage.raw(image_id) is not None and not self.storage.is_pending(image_id):
+            raise V1Error("Image already exists", 409)
+        above = json.loads(self.storage.ancestry(parent) or b"[]") if parent else []
+        self.storage.begin(image_id, raw, json.dumps([image_id, *above]).encode())
+        return answer()
+
+    def put_layer(self, exchange: Exchange, image_id: str) -> Response:
+        raw = self._raw(image_id)
+        if self.storage.layer(image_id) is not None and not self.storage.is_pending(image_id):
+            raise V1Error("Image already exists", 409)
+        digest = payload_hasher(raw)
+        upload = self.storage.new_upload()
+        try:
+            for chunk in exchange.body.chunks():
+                upload.append(chunk)
+                digest.update(chunk)
+            self.storage.take_layer(image_id, upload, f"sha256:{digest.hexdigest()}")
+        finally:
+            upload.discard()
+        return answer()
+
+    def put_checksum(self, exchange: Exchange, image_id: str) -> Response:
+        payload = exchange.request.headers.get("x-docker-checksum-payload")
+        if payload is None:
+            raise V1Error(
+                "X-Docker-Checksum-Payload not set.  If you are using the Docker daemon, "
+                "you should upgrade to version 0.10 or later",
+                412,
+            )
+        if not payload:
+            raise V1Error("Missing Image's checksum")
+        raw = self._raw(image_id)
+        if not self.storage.is_pending(image_id):
+            raise V1Error("Cannot set this image checksum", 409)
+        layer = self.storage.layer(image_id)
+        if layer is None or payload not in self.storage.checksums(image_id):
+            raise V1Error("Checksum mismatch")
+        tar = exchange.request.headers.get("x-docker-checksum", "")
+        if tar.startswith("tarsum+sha256:"):
+            _check_tarsum(tar, raw, layer)
+        self.storage.finish(image_id)
+        return answer()
+
+    def _check_parent(self, exchange: Exchange, parent: Any) -> None:
+        known = isinstance(parent, str) and is_image_id(parent)
+        if not known or self.storage.raw(parent) is None:
+            raise V1Error("Image depends on a non existing parent")
+        if self.membership is not None and not self.membership.may_use(exchange, parent):
+            raise V1Error("Image depends on an unauthorized parent")
+
+    def _raw(self, image_id: str) -> bytes:
+        raw = self.storage.raw(image_id)
+        if raw is None:
+            raise _unknown()
+        return raw
+
+
+def _unknown() -> V1Error:
+    return V1Error("Image not found", 404)
+
+
+def _kept(response: Response) -> Response:
+    """The same answer, which may be kept."""
+    kind = tuple(pair for pair in response.headers if pair[0].startswith(("Content-", "X-")))
+    return dataclasses.replace(response, headers=(*kind, *cached()))
+
+
+def _check_tarsum(stated: str, raw: bytes, layer: Content) -> None:
+    try:
+        found = tarsum(raw, layer)
+    except NoTarError:
+        raise V1Error("Layer format not supported") from None
+    if found != stated:
+        raise V1Error("Checksum mismatch")
+
+
+def _as_original(request: Request, response: Response, layer: Content) -> Response:
+    """The part as the original registry describes it.
+
+    Its Content-Range lacks the unit, and of a range that is open at the end it names, and
+    counts, one byte more than there is, after which the connection breaks off.
+    """
+    span = response.body
+    if not isinstance(span, Span):
+        return response
+    last = span.offset + span.length - 1
+    if request.headers.get("range", "").endswith("-"):
+        span = Span(content=_Overstated(layer), offset=span.offset, length=span.length + 1)
+        last += 1
+    headers = tuple(pair for pair in response.headers if pair[0] != "Content-Range")
+    where = f"{span.offset}-{last}/{layer.size}"
+    return dataclasses.replace(response, body=span, headers=(*headers, ("Content-Range", where)))
+
+
+class _Overstated:
+    """Content that ends one byte before its size."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        return self._content.size + 1
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Reader]:
+        with self._content.open() as reader:
+            yield _ShortReader(reader, self._content.size)
+
+
+class _ShortReader:
+    def __init__(self, reader: Reader, size: int) -> None:
+        self._reader = reader
+        self._size = size
+
+    @property
+    def file(self) -> BinaryIO | None:
+        return None
+
+    def read_at(self, offset: int, length: int) -> bytes | memoryview:
+        if offset >= self._size:
+            raise OSError("the content ends here")
+        return self._reader.read_at(offset, min(length, self._size - offset))

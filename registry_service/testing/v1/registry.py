@@ -1,0 +1,250 @@
+"""The V1 registry as tests and demonstrations use it: started, filled, watched, disturbed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ..content import BytesContent, Content, PatternContent
+from ..exchange import Responder
+from ..faults import Fault
+from ..passwords import Passwords
+from ..requestlog import LoggedRequest
+from ..search import Described, SearchBook
+from ..server import Server, TLSFiles
+from ..tree import DirectoryTree, MemoryTree, Tree
+from . import imagelists
+from .api import RegistryApi
+from .gates import BasicGate, Gate, OpenGate
+from .imageapi import ImageEndpoints, Ranges
+from .names import full_name, is_image_id, is_tag
+from .standalone import StandaloneIndex
+from .storage import StoredImage, V1Storage
+from .sums import payload_sum
+from .tagapi import TagEndpoints
+
+__all__ = ["V1Registry"]
+
+_SEARCH_FILE: Final = "search.json"
+
+
+class V1Registry(Server):
+    """A registry that speaks V1. A context manager; `start` and `stop` do the same.
+
+    It stands alone: it answers in the place of an index too, as the original does.
+
+    - ``root``: the directory that holds the content, laid out as the original's; None: it is
+      held in memory. A file ``search.json`` in it describes repositories for the search.
+    - ``users``: names and passwords; ``htpasswd``: a file of more, bcrypt or {SHA}. With either,
+      everything but the ping takes basic authentication; ``anonymous_pull``: reading does not.
+    - ``ranges``: how a part of a layer is given: ``"exact"``, ``"original"`` (a Content-Range
+      without its unit; one that is open at the end says one byte too much, and breaks off
+      there), or ``"none"``: always the whole.
+    - ``standalone``: what the ping says in X-Docker-Registry-Standalone; None: nothing.
+    - ``endpoints``: what X-Docker-Endpoints names; empty: the host that was asked.
+    - ``listed_checksums``: X-Docker-Checksum-Payload has a JSON list in it.
+    - ``host``, ``port``, ``allow_remote``, ``tls``, ``faults``, ``on_request``: as `Registry`.
+
+    Thread-safe once started. Raises ValueError and OSError for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        *,
+        users: Mapping[str, str] | None = None,
+        htpasswd: Path | str | None = None,
+        anonymous_pull: bool = False,
+        ranges: Ranges = "exact",
+        standalone: str | None = "true",
+        endpoints: Sequence[str] = (),
+        listed_checksums: bool = False,
+        version: str = "0.9.1",
+        tls: TLSFiles | None = None,
+        faults: Iterable[Fault | str] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        allow_remote: bool = False,
+        on_request: Callable[[LoggedRequest], object] | None = None,
+    ) -> None:
+        if ranges not in ("exact", "original", "none"):
+            raise ValueError(f"ranges is 'exact', 'original' or 'none', not {ranges!r}")
+        passwords = Passwords(users)
+        if htpasswd is not None:
+            passwords.read_htpasswd(Path(htpasswd))
+        if anonymous_pull and not passwords.names:
+            raise ValueError("anonymous_pull needs users or an htpasswd file")
+        super().__init__(
+            tls=tls,
+            faults=faults,
+            host=host,
+            port=port,
+            allow_remote=allow_remote,
+            on_request=on_request,
+        )
+        self._book = SearchBook()
+        tree: Tree = MemoryTree()
+        if root is not None:
+            if (Path(root) / _SEARCH_FILE).exists():
+                self._book.read(Path(root) / _SEARCH_FILE)
+            # The last thing that can fail: from here on the directory is locked.
+            tree = DirectoryTree(Path(root))
+        self._storage = V1Storage(tree)
+        gate: Gate = OpenGate()
+        if passwords.names:
+            gate = BasicGate(
+                passwords=passwords, anonymous_pull=anonymous_pull, realm="registry.test"
+            )
+        self._api = RegistryApi(
+            storage=self._storage,
+            gate=gate,
+            images=ImageEndpoints(
+                storage=self._storage,
+                ranges=ranges,
+                membership=None,
+                redirect=None,
+                listed_checksums=listed_checksums,
+            ),
+            tags=TagEndpoints(storage=self._storage),
+            index=StandaloneIndex(storage=self._storage, endpoints=tuple(endpoints)),
+            book=self._book,
+            version=version,
+            standalone=standalone,
+        )
+
+    def _responder(self) -> Responder:
+        return self._api
+
+    def _release(self) -> None:
+        self._storage.close()
+
+    @property
+    def endpoint(self) -> str:
+        """The address of V1, with the slash at its end."""
+        return f"{self.url}/v1/"
+
+    # content, put and seen without going through HTTP
+
+    def put_image(
+        self,
+        raw: bytes | Mapping[str, Any],
+        layer: bytes | Content | None,
+        *,
+        image_id: str | None = None,
+        ancestry: bytes | Sequence[str] | None = None,
+        checksums: Sequence[str] | None = None,
+        complete: bool = True,
+    ) -> str:
+        """Add an image as it is; returns its id. Nothing is checked, so that it may be broken.
+
+        - ``raw``: its JSON, whose ``id`` it has unless ``image_id`` gives another.
+        - ``layer``: any bytes; None: it has none.
+        - ``ancestry``: ids, or the very bytes; else this id, and those of its parent.
+        - ``checksums``: what its payload is said to have; else what it has.
+        - ``complete``: False leaves it as a push that broke off does.
+        """
+        data = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
+        said = _object(data)
+        name = image_id or said.get("id", "")
+        if not is_image_id(name):
+            raise ValueError(f"{name!r} is no id of an image: give image_id")
+        content = BytesContent(layer) if isinstance(layer, bytes) else layer
+        if ancestry is None:
+            ancestry = [name, *self._above(said.get("parent"))]
+        if not isinstance(ancestry, bytes):
+            ancestry = json.dumps(list(ancestry)).encode()
+        if checksums is None:
+            checksums = () if content is None else (payload_sum(data, content),)
+        image = StoredImage(
+            id=name,
+            raw=data,
+            ancestry=ancestry,
+            layer=content,
+            checksums=tuple(checksums),
+            complete=complete,
+        )
+        self._storage.put(image)
+        return name
+
+    def put_synthetic(
+        self, raw: bytes | Mapping[str, Any], size: int, pattern: bytes = b"\0"
+    ) -> str:
+        """Add an image with a layer of ``size`` bytes of a repeated pattern, that takes no space.
+
+        Its checksum is computed once, at about the speed of the hash. Also with a root, the
+        layer is served only as long as this registry lives.
+        """
+        return self.put_image(raw, PatternContent(size, pattern))
+
+    def put_layer(self, image_id: str, data: bytes) -> None:
+        """Put other bytes in the place of an image's layer; what is said of it stays."""
+        self._storage.put_layer(_checked_id(image_id), data)
+
+    def put_tag(self, repository: str, tag: str, image_id: str) -> None:
+        """Set a tag, and list the image's chain among those of the repository."""
+        if not is_tag(tag):
+            raise ValueError(f"{tag!r} is no tag")
+        repository = full_name(repository)
+        self._storage.put_tag(repository, tag, image_id)
+        known = self._storage.index_images(repository) or []
+        listed = [self._listed(one) for one in self._chain(image_id)]
+        self._storage.put_index_images(repository, imagelists.merged(listed, known))
+
+    def repositories(self) -> list[str]:
+        """All, with their namespaces."""
+        return self._storage.repositories()
+
+    def tags(self, repository: str) -> dict[str, str]:
+        """The ids by the tags; empty if there is no such repository."""
+        return self._storage.tags(full_name(repository))
+
+    def image_ids(self) -> list[str]:
+        return self._storage.image_ids()
+
+    def image(self, image_id: str) -> StoredImage | None:
+        """An image: its ``raw`` JSON, ``layer_bytes``, ``chain``, ``checksums``, ``complete``."""
+        return self._storage.image(_checked_id(image_id))
+
+    def delete_image(self, image_id: str) -> bool:
+        """Take an image away, whatever is built on it. False if there was none."""
+        return self._storage.delete(_checked_id(image_id))
+
+    def index_images(self, repository: str) -> list[dict[str, Any]] | None:
+        """What is listed of a repository's images, as id and checksum; None: no list."""
+        return self._storage.index_images(full_name(repository))
+
+    def describe(self, repository: str, **what: Any) -> None:
+        """Say what the search shows of a repository; ``what`` is that of `Described`."""
+        self._book.describe(full_name(repository), Described(**what))
+
+    def _above(self, parent: object) -> list[str]:
+        """The chain that a new image continues, as far as it is known."""
+        return self._chain(parent) if isinstance(parent, str) and is_image_id(parent) else []
+
+    def _chain(self, image_id: str) -> list[str]:
+        try:
+            found = json.loads(self._storage.ancestry(image_id) or b"")
+        except ValueError:
+            found = None
+        return list(map(str, found)) if isinstance(found, list) else [image_id]
+
+    def _listed(self, image_id: str) -> dict[str, Any]:
+        checksums = self._storage.checksums(image_id) if is_image_id(image_id) else ()
+        return {"id": image_id, **({"checksum": checksums[0]} if checksums else {})}
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in some bytes; an empty one where there is none."""
+    try:
+        data = json.loads(raw)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _checked_id(image_id: str) -> str:
+    if not is_image_id(image_id):
+        raise ValueError(f"{image_id!r} is no id of an image")
+    return image_id

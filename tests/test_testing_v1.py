@@ -1,0 +1,610 @@
+"""The V1 test registry that stands alone, over raw HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_registry_http import Answer, basic, call, connected
+
+from registry_service.testing.v1 import V1Registry, images
+
+CHAIN = images.random_chain(seed=1, length=3)
+TOP = CHAIN.images[-1]
+BASE = CHAIN.images[0]
+
+
+@pytest.fixture
+def registry() -> Iterator[V1Registry]:
+    with V1Registry() as one:
+        yield one
+
+
+@pytest.fixture
+def filled(registry: V1Registry) -> V1Registry:
+    images.push_chain(registry, "test/app", "latest", CHAIN)
+    return registry
+
+
+def path(image: images.V1Image, part: str) -> str:
+    return f"/v1/images/{image.id}/{part}"
+
+
+def sums(image: images.V1Image) -> dict[str, str]:
+    return {"X-Docker-Checksum": image.tarsum, "X-Docker-Checksum-Payload": image.checksum}
+
+
+def push(registry: V1Registry, image: images.V1Image) -> list[int]:
+    """Push one image as a client does. The statuses of what it did."""
+    return [
+        call(registry, "PUT", path(image, "json"), image.raw).status,
+        call(registry, "PUT", path(image, "layer"), [image.layer[:100], image.layer[100:]]).status,
+        call(registry, "PUT", path(image, "checksum"), headers=sums(image)).status,
+    ]
+
+
+def refused(answer: Answer, status: int) -> str:
+    """The message of an answer that is an error with this status."""
+    assert answer.status == status, answer.body
+    assert answer.header("X-Docker-Registry-Version") == "0.9.1"
+    assert set(answer.json) == {"error"}
+    return str(answer.json["error"])
+
+
+# the ping
+
+
+def test_the_ping_says_that_it_stands_alone(registry: V1Registry) -> None:
+    answer = call(registry, "GET", "/v1/_ping")
+    assert (answer.status, answer.json) == (200, {})
+    assert answer.header("X-Docker-Registry-Standalone") == "true"
+    assert answer.header("X-Docker-Registry-Version") == "0.9.1"
+    assert registry.endpoint == f"http://{registry.host}/v1/"
+
+
+@pytest.mark.parametrize("said", ["True", "1", "false", None])
+def test_the_ping_says_what_it_is_told_to(said: str | None) -> None:
+    with V1Registry(standalone=said, version="0.6.0") as registry:
+        answer = call(registry, "GET", "/_ping")
+        assert answer.headers["X-Docker-Registry-Standalone"] == said
+        assert answer.header("X-Docker-Registry-Version") == "0.6.0"
+
+
+# pull
+
+
+def test_an_image_is_had_in_its_parts(filled: V1Registry) -> None:
+    answer = call(filled, "GET", path(TOP, "json"))
+    assert (answer.status, answer.body) == (200, TOP.raw)
+    assert answer.header("X-Docker-Size") == str(len(TOP.layer))
+    expected = hashlib.sha256(TOP.raw + b"\n" + TOP.layer).hexdigest()
+    assert answer.header("X-Docker-Checksum-Payload") == f"sha256:{expected}"
+    assert answer.header("Cache-Control") == "public, max-age=31536000"
+    assert call(filled, "GET", path(TOP, "ancestry")).json == CHAIN.ancestry
+    layer = call(filled, "GET", path(TOP, "layer"))
+    assert (layer.status, layer.body) == (200, TOP.layer)
+    assert layer.header("Accept-Ranges") == "bytes"
+    assert call(filled, "GET", "/v1/repositories/test/app/tags").json == {"latest": CHAIN.id}
+    assert call(filled, "GET", "/v1/repositories/test/app/tags/latest").json == CHAIN.id
+
+
+def test_the_index_of_one_that_stands_alone_names_its_own_host(filled: V1Registry) -> None:
+    answer = call(filled, "GET", "/v1/repositories/test/app/images")
+    assert answer.status == 200
+    assert {one["id"]: one["checksum"] for one in answer.json} == {
+        image.id: image.checksum for image in CHAIN.images
+    }
+    assert answer.header("X-Docker-Endpoints") == filled.host
+    token = answer.header("X-Docker-Token")
+    assert token.startswith("Token signature=")
+    assert token.endswith(',repository="test/app",access=read')
+
+
+def test_a_name_alone_is_of_the_library(registry: V1Registry) -> None:
+    images.push_chain(registry, "app", "1", CHAIN)
+    for name in ("app", "library/app"):
+        assert call(registry, "GET", f"/v1/repositories/{name}/tags").json == {"1": CHAIN.id}
+    assert registry.repositories() == ["library/app"]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (f"/v1/images/{'0' * 64}/json", "Image not found"),
+        (f"/v1/images/{'0' * 64}/layer", "Image not found"),
+        (f"/v1/images/{'0' * 64}/ancestry", "Image not found"),
+        ("/v1/images/latest/json", "Invalid image ID"),
+        ("/v1/repositories/test/none/tags", "Repository not found"),
+        ("/v1/repositories/test/app/tags/none", "Tag not found"),
+        ("/v1/repositories/test/none/images", "images not found"),
+        ("/v1/nowhere", "Not found"),
+    ],
+)
+def test_what_is_not_there(filled: V1Registry, where: str, message: str) -> None:
+    assert refused(call(filled, "GET", where), 404) == message
+
+
+def test_what_may_be_kept_is_not_sent_again(filled: V1Registry) -> None:
+    since = {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}
+    answer = call(filled, "GET", path(TOP, "layer"), headers=since)
+    assert (answer.status, answer.body) == (304, b"")
+
+
+def test_an_empty_layer_has_no_range(registry: V1Registry) -> None:
+    registry.put_image(TOP.raw, b"")
+    answer = call(registry, "GET", path(TOP, "layer"))
+    assert (answer.status, answer.body) == (416, b"")
+
+
+# ranges
+
+
+def test_a_layer_is_had_from_where_it_broke_off(filled: V1Registry) -> None:
+    answer = call(filled, "GET", path(TOP, "layer"), headers={"Range": "bytes=100-"})
+    size = len(TOP.layer)
+    assert (answer.status, answer.body) == (206, TOP.layer[100:])
+    assert answer.header("Content-Range") == f"bytes 100-{size - 1}/{size}"
+
+
+def test_a_range_outside_is_416(filled: V1Registry) -> None:
+    answer = call(filled, "GET", path(TOP, "layer"), headers={"Range": "bytes=999999-"})
+    assert (answer.status, answer.body) == (416, b"")
+    assert answer.header("Content-Range") == f"bytes */{len(TOP.layer)}"
+
+
+def test_a_registry_without_ranges_sends_it_all() -> None:
+    with V1Registry(ranges="none") as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        answer = call(registry, "GET", path(TOP, "layer"), headers={"Range": "bytes=100-"})
+        assert (answer.status, answer.body) == (200, TOP.layer)
+        assert answer.headers["Accept-Ranges"] is None
+
+
+def test_ranges_as_the_original_gives_them() -> None:
+    size = len(TOP.layer)
+    with V1Registry(ranges="original") as registry, connected(registry) as connection:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        answer = call(registry, "GET", path(TOP, "layer"), headers={"Range": "bytes=10-19"})
+        assert (answer.status, answer.body) == (206, TOP.layer[10:20])
+        assert answer.header("Content-Range") == f"10-19/{size}"
+        connection.request("GET", path(TOP, "layer"), headers={"Range": "bytes=10-"})
+        response = connection.getresponse()
+        assert response.headers["Content-Range"] == f"10-{size}/{size}"
+        assert response.headers["Content-Length"] == str(size - 9)
+        assert response.read(size - 10) == TOP.layer[10:]
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+@settings(max_examples=40, deadline=None)
+@given(first=st.integers(0, 3000), last=st.none() | st.integers(0, 3000))
+def test_every_range_is_that_part(first: int, last: int | None) -> None:
+    with V1Registry() as registry:
+        data = images.random_archive(7, 2)[:2500]
+        registry.put_image(TOP.raw, data)
+        wanted = f"bytes={first}-{'' if last is None else last}"
+        answer = call(registry, "GET", path(TOP, "layer"), headers={"Range": wanted})
+        if last is not None and last < first:
+            assert (answer.status, answer.body) == (200, data)
+        elif first >= len(data):
+            assert answer.status == 416
+        else:
+            end = len(data) if last is None else min(last + 1, len(data))
+            assert (answer.status, answer.body) == (206, data[first:end])
+
+
+# push
+
+
+def test_a_chain_is_pushed_from_the_bottom(registry: V1Registry) -> None:
+    for image in CHAIN.images:
+        assert call(registry, "GET", path(image, "json")).status == 404
+        assert push(registry, image) == [200, 200, 200]
+    answer = call(registry, "PUT", "/v1/repositories/test/app/tags/1.0", f'"{CHAIN.id}"'.encode())
+    assert (answer.status, answer.json) == (200, True)
+    assert registry.tags("test/app") == {"1.0": CHAIN.id}
+    stored = registry.image(CHAIN.id)
+    assert stored is not None
+    assert (stored.raw, stored.layer_bytes, stored.complete) == (TOP.raw, TOP.layer, True)
+    assert stored.chain == CHAIN.ancestry
+    assert stored.checksums == (TOP.checksum,)
+
+
+def test_what_is_there_already_is_not_taken_again(filled: V1Registry) -> None:
+    assert refused(call(filled, "PUT", path(TOP, "json"), TOP.raw), 409) == "Image already exists"
+    assert refused(call(filled, "PUT", path(TOP, "layer"), b"x"), 409) == "Image already exists"
+    answer = call(filled, "PUT", path(TOP, "checksum"), headers=sums(TOP))
+    assert refused(answer, 409) == "Cannot set this image checksum"
+
+
+def test_an_image_half_pushed_is_not_to_be_had_and_is_pushed_again(registry: V1Registry) -> None:
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    for part in ("json", "layer", "ancestry"):
+        message = refused(call(registry, "GET", path(BASE, part)), 400)
+        assert message == "Image is being uploaded, retry later"
+    assert push(registry, BASE) == [200, 200, 200]
+    assert call(registry, "GET", path(BASE, "json")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"[1]", "Invalid JSON"),
+        (b"{}", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b'{"a":1}', "Missing key `id' in JSON"),
+        (json.dumps({"id": "f" * 64}).encode(), "JSON data contains invalid id"),
+        (
+            json.dumps({"id": BASE.id, "parent": "f" * 64}).encode(),
+            "Image depends on a non existing parent",
+        ),
+        (
+            json.dumps({"id": BASE.id, "parent": ["../../x"]}).encode(),
+            "Image depends on a non existing parent",
+        ),
+    ],
+)
+def test_json_that_is_refused(registry: V1Registry, body: bytes, message: str) -> None:
+    assert refused(call(registry, "PUT", path(BASE, "json"), body), 400) == message
+    assert registry.image_ids() == []
+
+
+def test_a_layer_needs_its_json_first(registry: V1Registry) -> None:
+    assert refused(call(registry, "PUT", path(BASE, "layer"), b"x"), 404) == "Image not found"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "message"),
+    [
+        ({}, 412, "X-Docker-Checksum-Payload not set."),
+        ({"X-Docker-Checksum-Payload": ""}, 400, "Missing Image's checksum"),
+        ({"X-Docker-Checksum-Payload": f"sha256:{'0' * 64}"}, 400, "Checksum mismatch"),
+        (
+            {**sums(BASE), "X-Docker-Checksum": f"tarsum+sha256:{'0' * 64}"},
+            400,
+            "Checksum mismatch",
+        ),
+    ],
+)
+def test_checksums_are_checked(
+    registry: V1Registry, headers: dict[str, str], status: int, message: str
+) -> None:
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    call(registry, "PUT", path(BASE, "layer"), BASE.layer)
+    answer = call(registry, "PUT", path(BASE, "checksum"), headers=headers)
+    assert refused(answer, status).startswith(message)
+    stored = registry.image(BASE.id)
+    assert stored is not None
+    assert not stored.complete
+
+
+def test_a_layer_that_is_no_tar_has_no_tarsum(registry: V1Registry) -> None:
+    data = b"not a tar archive" * 100
+    payload = "sha256:" + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest()
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    call(registry, "PUT", path(BASE, "layer"), data)
+    headers = {"X-Docker-Checksum-Payload": payload, "X-Docker-Checksum": BASE.tarsum}
+    answer = call(registry, "PUT", path(BASE, "checksum"), headers=headers)
+    assert refused(answer, 400) == "Layer format not supported"
+
+
+def test_a_checksum_without_a_layer_does_not_match(registry: V1Registry) -> None:
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    answer = call(registry, "PUT", path(BASE, "checksum"), headers=sums(BASE))
+    assert refused(answer, 400) == "Checksum mismatch"
+
+
+@pytest.mark.parametrize(
+    ("tag", "body", "status", "message"),
+    [
+        ("x", b'"' + b"f" * 64 + b'"', 404, "Image not found"),
+        ("x", b'"../../etc"', 404, "Image not found"),
+        ("x", b"{}", 400, "Invalid data"),
+        ("x", b"", 400, "Invalid data"),
+        (".x", f'"{TOP.id}"'.encode(), 400, "Invalid tag name"),
+    ],
+)
+def test_tags_that_are_refused(
+    filled: V1Registry, tag: str, body: bytes, status: int, message: str
+) -> None:
+    answer = call(filled, "PUT", f"/v1/repositories/test/app/tags/{tag}", body)
+    assert refused(answer, status).startswith(message)
+    assert filled.tags("test/app") == {"latest": CHAIN.id}
+
+
+def test_a_tag_knows_who_set_it(filled: V1Registry) -> None:
+    agent = {"User-Agent": "docker/1.3.0 go/go1.3 os/Linux arch/amd64 kernel/3.16"}
+    base = "/v1/repositories/test/app"
+    call(filled, "PUT", f"{base}/tags/latest", f'"{BASE.id}"'.encode(), agent)
+    for where in ("tags/latest/json", "json"):
+        found = call(filled, "GET", f"{base}/{where}").json
+        assert isinstance(found.pop("last_update"), int)
+        assert found == {
+            "docker_version": "1.3.0",
+            "docker_go_version": "go1.3",
+            "os": "linux",
+            "arch": "amd64",
+            "kernel": "3.16",
+        }
+
+
+def test_the_list_of_images_grows_with_each_push(registry: V1Registry) -> None:
+    base = "/v1/repositories/test/app"
+    first = json.dumps([{"id": BASE.id}, {"id": TOP.id, "Tag": "1"}]).encode()
+    answer = call(registry, "PUT", f"{base}/", first)
+    assert (answer.status, answer.json) == (200, "")
+    assert answer.header("X-Docker-Endpoints") == registry.host
+    assert answer.header("X-Docker-Token").endswith('repository="test/app",access=write')
+    second = json.dumps([{"id": BASE.id, "checksum": BASE.checksum}]).encode()
+    answer = call(registry, "PUT", f"{base}/images", second)
+    assert (answer.status, answer.body) == (204, b"")
+    listed = call(registry, "GET", f"{base}/images").json
+    assert {one["id"]: one.get("checksum") for one in listed} == {
+        BASE.id: BASE.checksum,
+        TOP.id: None,
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'[{"checksum":"x"}]'])
+def test_a_list_of_images_that_is_none(registry: V1Registry, body: bytes) -> None:
+    refused(call(registry, "PUT", "/v1/repositories/test/app/", body), 400)
+    assert registry.index_images("test/app") is None
+
+
+def test_taking_away(filled: V1Registry) -> None:
+    filled.put_tag("test/app", "old", BASE.id)
+    assert call(filled, "DELETE", "/v1/repositories/test/app/tags/old").status == 200
+    message = refused(call(filled, "DELETE", "/v1/repositories/test/app/tags/old"), 404)
+    assert message == "Tag not found: old"
+    assert filled.tags("test/app") == {"latest": CHAIN.id}
+    assert call(filled, "DELETE", "/v1/repositories/test/app/").status == 200
+    assert filled.repositories() == []
+    message = refused(call(filled, "DELETE", "/v1/repositories/test/app/"), 404)
+    assert message == "Repository not found"
+    assert call(filled, "GET", path(TOP, "json")).status == 200
+
+
+@pytest.mark.parametrize(
+    "where", ["/v1/repositories/../../tags", "/v1/repositories/a/%2e%2e/tags", "/v1/images/../json"]
+)
+def test_no_name_leads_out_of_the_directory(tmp_path: Path, where: str) -> None:
+    with V1Registry(tmp_path / "root") as registry:
+        assert call(registry, "GET", where).status in (400, 404)
+        assert call(registry, "PUT", where, b"[]").status in (400, 404, 405)
+    assert [one.name for one in tmp_path.iterdir()] == ["root"]
+
+
+# users
+
+
+def test_any_login_is_good_where_there_are_no_users(registry: V1Registry) -> None:
+    answer = call(registry, "POST", "/v1/users/", b'{"username":"ann"}')
+    assert (answer.status, answer.json) == (201, "User Created")
+    answer = call(registry, "GET", "/v1/users/", headers=basic("ann", "secret"))
+    assert (answer.status, answer.json) == (200, "OK")
+    assert refused(call(registry, "POST", "/v1/users/", b"{"), 400) == "Error Decoding JSON"
+
+
+def test_with_users_all_but_the_ping_takes_a_password() -> None:
+    with V1Registry(users={"ann": "secret"}) as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        assert call(registry, "GET", "/v1/_ping").status == 200
+        places = [
+            ("GET", "/v1/users/"),
+            ("POST", "/v1/users/"),
+            ("GET", path(TOP, "json")),
+            ("PUT", path(TOP, "json")),
+            ("GET", "/v1/repositories/test/app/tags"),
+            ("GET", "/v1/repositories/test/app/images"),
+            ("GET", "/v1/search?q=app"),
+        ]
+        for method, where in places:
+            answer = call(registry, method, where)
+            assert answer.header("WWW-Authenticate").startswith("Basic realm=")
+            assert refused(answer, 401) == "Requires authorization"
+            assert call(registry, method, where, headers=basic("ann", "no")).status == 401
+        answer = call(registry, "GET", path(TOP, "json"), headers=basic("ann", "secret"))
+        assert (answer.status, answer.body) == (200, TOP.raw)
+        assert registry.requests[-1].user == "ann"
+
+
+def test_with_anonymous_pull_only_writing_takes_a_password() -> None:
+    with V1Registry(users={"ann": "secret"}, anonymous_pull=True) as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        assert call(registry, "GET", path(TOP, "layer")).body == TOP.layer
+        assert call(registry, "PUT", path(TOP, "json"), TOP.raw).status == 401
+
+
+# broken images, and large ones
+
+
+def test_images_can_be_put_that_are_broken(registry: V1Registry) -> None:
+    registry.put_image(b"no json", b"no tar", image_id=TOP.id, ancestry=[TOP.id, TOP.id])
+    assert call(registry, "GET", path(TOP, "json")).body == b"no json"
+    assert call(registry, "GET", path(TOP, "ancestry")).json == [TOP.id, TOP.id]
+    registry.put_image(BASE.raw, None, checksums=["sha256:x"], ancestry=b"[")
+    answer = call(registry, "GET", path(BASE, "json"))
+    assert answer.headers["X-Docker-Size"] is None
+    assert answer.header("X-Docker-Checksum-Payload") == "sha256:x"
+    assert call(registry, "GET", path(BASE, "layer")).status == 404
+    assert call(registry, "GET", path(BASE, "ancestry")).body == b"["
+    registry.put_image(BASE.raw, BASE.layer, complete=False)
+    assert call(registry, "GET", path(BASE, "json")).status == 400
+    registry.put_image(BASE.raw, BASE.layer)
+    registry.put_layer(BASE.id, b"other")
+    assert call(registry, "GET", path(BASE, "layer")).body == b"other"
+    answer = call(registry, "GET", path(BASE, "json"))
+    assert answer.header("X-Docker-Checksum-Payload") == BASE.checksum
+    assert registry.delete_image(BASE.id)
+    assert call(registry, "GET", path(BASE, "json")).status == 404
+    with pytest.raises(ValueError, match="no id of an image"):
+        registry.put_image(b"no json", b"")
+
+
+def test_a_large_layer_takes_no_space(tmp_path: Path) -> None:
+    with V1Registry(tmp_path) as registry:
+        size = 3 << 20
+        registry.put_synthetic(BASE.raw, size)
+        answer = call(registry, "GET", path(BASE, "json"))
+        expected = hashlib.sha256(BASE.raw + b"\n" + bytes(size)).hexdigest()
+        assert answer.header("X-Docker-Checksum-Payload") == f"sha256:{expected}"
+        assert answer.header("X-Docker-Size") == str(size)
+        assert call(registry, "GET", path(BASE, "layer")).body == bytes(size)
+        assert sum(one.stat().st_size for one in tmp_path.rglob("*") if one.is_file()) < 10_000
+
+
+def test_the_checksum_may_come_as_a_list() -> None:
+    with V1Registry(listed_checksums=True) as registry:
+        registry.put_image(BASE.raw, BASE.layer)
+        answer = call(registry, "GET", path(BASE, "json"))
+        assert json.loads(answer.header("X-Docker-Checksum-Payload")) == [BASE.checksum]
+
+
+# what is shared with the other registry
+
+
+def test_content_outlives_the_registry_in_a_directory(tmp_path: Path) -> None:
+    with V1Registry(tmp_path) as registry:
+        for image in CHAIN.images:
+            assert push(registry, image) == [200, 200, 200]
+        registry.put_tag("test/app", "latest", CHAIN.id)
+        with pytest.raises(BlockingIOError, match="in use"):
+            V1Registry(tmp_path)
+    with V1Registry(tmp_path) as registry:
+        assert registry.tags("test/app") == {"latest": CHAIN.id}
+        assert registry.image_ids() == sorted(CHAIN.ancestry)
+        assert call(registry, "GET", path(TOP, "layer")).body == TOP.layer
+
+
+def test_a_directory_of_the_original_is_served(tmp_path: Path) -> None:
+    image, repository = tmp_path / "images" / BASE.id, tmp_path / "repositories/library/old"
+    image.mkdir(parents=True)
+    repository.mkdir(parents=True)
+    (image / "json").write_bytes(BASE.raw)
+    (image / "layer").write_bytes(BASE.layer)
+    (image / "ancestry").write_text(json.dumps([BASE.id]))
+    (image / "_checksum").write_text(BASE.checksum)
+    (repository / "tag_latest").write_text(BASE.id)
+    (repository / "_index_images").write_text(json.dumps([{"id": BASE.id}]))
+    with V1Registry(tmp_path) as registry:
+        assert call(registry, "GET", "/v1/repositories/old/tags").json == {"latest": BASE.id}
+        assert call(registry, "GET", "/v1/repositories/old/images").json == [{"id": BASE.id}]
+        answer = call(registry, "GET", path(BASE, "json"))
+        assert answer.header("X-Docker-Checksum-Payload") == BASE.checksum
+        assert call(registry, "GET", path(BASE, "layer")).body == BASE.layer
+
+
+def test_faults_strike_and_speak_v1(filled: V1Registry) -> None:
+    filled.add_fault("status:code=503,times=1,retry-after=7")
+    answer = call(filled, "GET", path(TOP, "json"))
+    assert (answer.status, answer.header("Retry-After")) == (503, "7")
+    assert set(answer.json) == {"error"}
+    filled.add_fault("corrupt:offset=5,path=/layer,times=1")
+    body = call(filled, "GET", path(TOP, "layer")).body
+    assert [n for n, (a, b) in enumerate(zip(body, TOP.layer, strict=True)) if a != b] == [5]
+    filled.add_fault("no-range:times=1")
+    answer = call(filled, "GET", path(TOP, "layer"), headers={"Range": "bytes=5-"})
+    assert (answer.status, answer.body) == (200, TOP.layer)
+    filled.add_fault("drop:after=10,path=/layer,times=1")
+    with connected(filled) as connection:
+        connection.request("GET", path(TOP, "layer"))
+        assert connection.getresponse().read(10) == TOP.layer[:10]
+    filled.wait_for(lambda log: log[-1].done and log[-1].faults == ("drop",))
+    assert filled.requests[-1].sent == 10
+
+
+def test_a_layer_that_breaks_off_on_its_way_is_not_kept(registry: V1Registry) -> None:
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    registry.add_fault("drop:after=50,method=PUT,times=1")
+    with pytest.raises(OSError, match=r".*"):
+        call(registry, "PUT", path(BASE, "layer"), [BASE.layer[:50], BASE.layer[50:]])
+    stored = registry.image(BASE.id)
+    assert stored is not None
+    assert stored.layer is None
+    assert push(registry, BASE) == [200, 200, 200]
+
+
+def test_a_request_is_held(filled: V1Registry) -> None:
+    with filled.hold(path="/layer") as hold, connected(filled) as connection:
+        connection.request("GET", path(TOP, "layer"))
+        assert hold.entered.wait(30)
+        hold.release()
+        assert connection.getresponse().read() == TOP.layer
+
+
+def test_the_search_is_that_of_the_other(filled: V1Registry) -> None:
+    filled.describe("test/app", description="an app", star_count=3)
+    filled.describe("test/other", description="also an app", star_count=5)
+    found = call(filled, "GET", "/v1/search?q=app&n=1&page=2").json
+    assert (found["num_results"], found["num_pages"], found["page"]) == (2, 2, 2)
+    assert [one["name"] for one in found["results"]] == ["test/app"]
+    refused(call(filled, "GET", "/v1/search?q=app&n=0"), 400)
+
+
+# chains and sums
+
+
+def test_chains_are_the_same_again_and_others_for_another_seed() -> None:
+    assert images.random_chain(seed=1, length=3) == CHAIN
+    assert images.random_chain(seed=2, length=3).ancestry != CHAIN.ancestry
+    assert [image.parent for image in CHAIN.images] == [None, *CHAIN.ancestry[:0:-1]]
+
+
+def test_layers_have_what_a_layer_may_have() -> None:
+    kinds: set[bytes] = set()
+    names: list[str] = []
+    extended = 0
+    for image in images.random_chain(seed=3, length=12, files=12).images:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(image.layer))) as tar:
+            for member in tar:
+                kinds.add(member.type)
+                names.append(member.name)
+                extended += any("xattr" in key for key in member.pax_headers)
+    assert kinds == {tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE}
+    assert any(len(name) > 100 for name in names)
+    assert any("/.wh." in name for name in names)
+    assert extended
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), entries=st.integers(0, 12), packed=st.booleans())
+def test_the_tarsum_is_that_of_the_files_whatever_the_packing(
+    seed: int, entries: int, packed: bool
+) -> None:
+    chain = images.random_chain(seed, 1, entries)
+    image = chain.images[0]
+    other = dataclasses.replace(
+        image, layer=gzip.compress(image.archive, 9) if packed else image.archive
+    )
+    assert other.tarsum == image.tarsum
+    assert image.tarsum == f"tarsum+sha256:{_by_hand(image)}"
+
+
+def _by_hand(image: images.V1Image) -> str:
+    """The TarSum from the parts of the archive's headers, read again without a stream."""
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(image.archive)) as tar:
+        for member in tar.getmembers():
+            name = member.name + ("/" if member.isdir() else "")
+            header: list[Any] = ["name", name, "mode", member.mode, "uid", member.uid]
+            header += ["gid", member.gid, "size", member.size, "mtime", int(member.mtime)]
+            header += ["typeflag", member.type.decode(), "linkname", member.linkname]
+            header += ["uname", member.uname, "gname", member.gname]
+            header += ["devmajor", member.devmajor, "devminor", member.devminor]
+            body = tar.extractfile(member) if member.isreg() else None
+            data = body.read() if body is not None else b""
+            found.append(hashlib.sha256("".join(map(str, header)).encode() + data).hexdigest())
+    return hashlib.sha256(image.raw + "".join(sorted(found)).encode()).hexdigest()

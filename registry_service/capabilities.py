@@ -22,7 +22,8 @@ class Capabilities:
     """What a registry has shown so far; None where it has not come up.
 
     ``host`` is ``host[:port]``. ``api`` is ``v1`` or ``v2``, ``server`` what it calls its
-    version, ``scheme`` http or https, ``auth`` basic, bearer or none. ``ranges``: parts of blobs
+    version, ``scheme`` http or https, ``auth`` basic, bearer or none; of V1 token for an index, and
+    empty where its ping did not tell. ``ranges``: parts of blobs
     are served; ``mounts``: blobs are taken over from other repositories; ``referrers``: their API
     is served; ``deletes``: manifests can be deleted; ``chunks``: uploads in several parts are
     taken. ``chunk_limit`` is the largest part of an upload that it was seen to take where it

@@ -13,12 +13,8 @@ from ..capabilities import CapabilityTable
 from ..constants import APIVersion
 from ..credentials import AuthConfig
 from ..endpoint import Endpoint
-from ..errors import (
-    InvalidReferenceError,
-    RegistryError,
-    SettingsError,
-    UnreachableRegistryError,
-)
+from ..errors import InvalidReferenceError, RegistryError, SettingsError
+from ..headers import HTTPRequestFactory
 from ..hostfile import own_credentials
 from ..hostrules import HostTable, Mirror
 from ..hosts import one_form, registry_host
@@ -26,11 +22,11 @@ from ..ledger import Ledger
 from ..observe import Observer
 from ..session.breaker import Breakers
 from ..session.mirrors import Mirrored, Place
-from ..session.reader import ImageReader
 from ..session.search import SearchClient
 from ..session.v2 import V2Client
 from ..settings import RegistrySettings
 from ..transport import Transport
+from .versions import Client, Reader, V1Client, needs_v2
 
 __all__ = ["Access", "Registries", "host_of"]
 
@@ -104,7 +100,7 @@ class Registries:
             api=str(endpoint.version),
             server=endpoint.info.version,
             scheme=endpoint.url.partition(":")[0],
-            auth=", ".join(dict.fromkeys(one.scheme for one in endpoint.challenges)) or "none",
+            auth=_wanted(endpoint),
         )
         with self._lock:
             self._endpoints[host] = (endpoint, now + _REMEMBERED_SECONDS)
@@ -122,15 +118,23 @@ class Registries:
         fresh: bool = False,
         offline: bool = False,
         retries: int | None = None,
-    ) -> V2Client:
-        """A client of the registry at ``host``, for one operation. With ``fresh``, nothing that
-        is remembered counts, no token either; with ``offline``, an identity token is asked
-        for. ``retries`` is as in `V2Client`."""
+    ) -> Client:
+        """A client of the registry at ``host``, for one operation, of the protocol that it
+        speaks. With ``fresh``, nothing that is remembered counts, no token either; with
+        ``offline``, an identity token is asked for. ``retries`` is as in `V2Client`."""
         endpoint = self.endpoint(host, cancel=cancel, observer=observer, fresh=fresh)
-        if endpoint.version is not APIVersion.V2:
-            raise UnreachableRegistryError(
-                f"{host} speaks the registry protocol {endpoint.version} only; V2 is needed",
-                host=host,
+        if endpoint.version is APIVersion.V1:
+            auth, own = self._credentials(host, access, observer)
+            return V1Client(
+                endpoint,
+                self._transport,
+                auth,
+                own=own,
+                factory=HTTPRequestFactory(access.headers),
+                cancel=cancel,
+                observer=observer,
+                on_lost=lambda: self._lose(host),
+                retries=retries,
             )
         return V2Client(
             endpoint,
@@ -149,7 +153,7 @@ class Registries:
 
     def reader(
         self, host: str, access: Access, *, cancel: Cancellation, observer: Observer
-    ) -> ImageReader:
+    ) -> Reader:
         """What images of the registry at ``host`` are read from: its mirrors, where it has
         some, and itself, where that may be asked.
 
@@ -157,12 +161,16 @@ class Registries:
         of the caller's.
         """
         rules = self.settings.hosts.of_address(host)
-
-        def origin() -> V2Client:
+        if not rules.mirrors:
             return self.client(host, access, cancel=cancel, observer=observer)
 
-        if not rules.mirrors:
-            return origin()
+        def origin() -> V2Client:
+            return needs_v2(
+                self.client(host, access, cancel=cancel, observer=observer),
+                "which has no mirrors",
+                "take them out of its section of registries.toml",
+            )
+
         places = [self._mirror(mirror, cancel, observer) for mirror in rules.mirrors]
         if rules.origin == "last":
             places.append(Place(host, origin, mirror=False))
@@ -171,8 +179,10 @@ class Registries:
     def _mirror(self, mirror: Mirror, cancel: Cancellation, observer: Observer) -> Place:
         def connect() -> V2Client:
             # What does not answer at once has a next one in its place: no retries.
-            return self.client(
-                mirror.address, Access(), cancel=cancel, observer=observer, retries=0
+            return needs_v2(
+                self.client(mirror.address, Access(), cancel=cancel, observer=observer, retries=0),
+                "and so is no mirror",
+                "take it out of the mirrors in registries.toml",
             )
 
         return Place(str(mirror), connect, rename=mirror.repository)
@@ -208,6 +218,15 @@ class Registries:
         tokens: TokenCache,
         offline: bool = False,
     ) -> Authenticator:
+        auth, own = self._credentials(host, access, observer)
+        return Authenticator(
+            endpoint, self._transport, auth, cache=tokens, offline=offline, own=own
+        )
+
+    def _credentials(
+        self, host: str, access: Access, observer: Observer
+    ) -> tuple[AuthConfig, bool]:
+        """What ``host`` gets, and whether that is the configuration's own."""
         auth = access.auth
         if auth.server_address and not auth.empty and not _same(auth.server_address, host):
             # credentials go to the registry that they are for, whatever else is asked of us
@@ -222,9 +241,7 @@ class Registries:
             auth = self._own(host)
         source = "those of the configuration" if own else "the caller's"
         observer.log("debug", f"{host}: credentials: {'none' if auth.empty else source}")
-        return Authenticator(
-            endpoint, self._transport, auth, cache=tokens, offline=offline, own=own
-        )
+        return auth, own
 
     def _own(self, host: str) -> AuthConfig:
         """The credentials that the configuration gives for ``host``."""
@@ -234,6 +251,14 @@ class Registries:
             raise RegistryError(
                 f"{host}: the daemon's own credentials: {error}", code=error.code
             ) from error
+
+
+def _wanted(endpoint: Endpoint) -> str:
+    """Which credentials a registry wants, as far as its ping tells: that of V1 asks for none."""
+    schemes = ", ".join(dict.fromkeys(one.scheme for one in endpoint.challenges))
+    if endpoint.version is APIVersion.V1 and not schemes:
+        return "" if endpoint.info.standalone else "token"
+    return schemes or "none"
 
 
 def host_of(address: str) -> str:

@@ -24,13 +24,13 @@ from ..errors import (
 from ..observe import Observer, Settled
 from ..platform import Platform
 from ..reference import Reference
-from ..session.v2 import V2Client
 from ..store import Lease, Store, Transfer
 from .companions import stored_companions
 from .content import ALL, Node, check_platform, find, platforms, tree
 from .keeping import Keeping, claim_of_file, pin_tree
 from .push import push
 from .selection import select
+from .versions import Client
 
 __all__ = ["ArchivePath", "load", "push_archive", "save"]
 
@@ -352,7 +352,7 @@ def push_archive(
     archived: ArchivePath,
     reference: Reference,
     *,
-    connect: Callable[[Cancellation], V2Client],
+    connect: Callable[[Cancellation], Client],
     store: Store,
     platform: str = "",
     format: Format | None = None,

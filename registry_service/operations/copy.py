@@ -38,6 +38,7 @@ from .content import ALL, check_fits, choose, is_manifest, names_platform, platf
 from .presence import has_blob, has_manifest
 from .selection import reduced
 from .tags import each_tag
+from .versions import Client, needs_v2
 
 __all__ = ["Connections", "copy", "copy_all_tags"]
 
@@ -51,8 +52,8 @@ class Connections:
     """Makes the clients of both sides for a cancellation. ``policy`` says when a source that
     broke is asked again."""
 
-    source: Callable[[Cancellation], V2Client]
-    target: Callable[[Cancellation], V2Client]
+    source: Callable[[Cancellation], Client]
+    target: Callable[[Cancellation], Client]
     policy: RetryPolicy
 
 
@@ -124,12 +125,16 @@ def _run(
     remove = cancel.on_cancel(inner.cancel)
     try:
         with connections.source(inner) as origin, connections.target(inner) as client:
-            return work(inner, origin, client)
+            return work(inner, _v2(origin), _v2(client))
     except CancelledError:
         cancel.check()
         raise
     finally:
         remove()
+
+
+def _v2(client: Client) -> V2Client:
+    return needs_v2(client, "from and to which is not copied", "use a registry of V2")
 
 
 class _Copy:

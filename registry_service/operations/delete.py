@@ -27,6 +27,7 @@ from ..reference import Reference
 from ..referrers import is_list
 from ..session.v2 import V2Client
 from .tags import references
+from .versions import Client, needs_v2
 
 __all__ = ["Deleted", "delete"]
 
@@ -50,7 +51,7 @@ class Deleted:
 def delete(
     reference: Reference,
     *,
-    client: V2Client,
+    client: Client,
     force: bool = False,
     cancel: Cancellation,
     observer: Observer,
@@ -68,7 +69,8 @@ def delete(
         raise InvalidReferenceError(
             f"{reference}: say what to delete: {reference}:TAG or {reference}@DIGEST"
         )
-    run = _Delete(reference, client, cancel, observer)
+    v2 = needs_v2(client, "where nothing is deleted", "ask its operator")
+    run = _Delete(reference, v2, cancel, observer)
     if reference.tag is None:
         digest = run.digest_of(str(reference.digest))
     else:

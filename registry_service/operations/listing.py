@@ -16,7 +16,6 @@ from ..observe import Observer
 from ..platform import Platform
 from ..reference import Reference
 from ..schema1 import ManifestData
-from ..session.reader import ImageReader
 from ..store import Store
 from .cells import too_heavy
 from .content import (
@@ -33,6 +32,7 @@ from .content import (
 from .keeping import held_whole
 from .looking import CONFIG_LIMIT, Looker, look
 from .schema1 import show
+from .versions import Reader
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
@@ -125,7 +125,7 @@ def inspect(
     reference: Reference,
     *,
     store: Store,
-    connect: Callable[[], ImageReader],
+    connect: Callable[[], Reader],
     remote: bool = False,
     platform: str = ALL,
     observer: Observer | None = None,

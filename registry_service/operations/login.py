@@ -14,6 +14,7 @@ from ..hosts import PUBLIC_REGISTRY, registry_host
 from ..observe import Observer
 from ..session.v2 import V2Client
 from .access import Access, Registries, host_of
+from .versions import needs_v2
 
 __all__ = ["LoginResult", "login"]
 
@@ -73,7 +74,7 @@ def _login(
     host = host_of(address)
 
     def connect(auth: AuthConfig, offline: bool) -> V2Client:
-        return registries.client(
+        client = registries.client(
             _where(address, host),
             Access(auth=auth, own=False, headers=headers),
             cancel=cancel,
@@ -81,6 +82,7 @@ def _login(
             fresh=True,
             offline=offline,
         )
+        return needs_v2(client, "which is not logged in to", "send the credentials with each job")
 
     client = connect(auth, offline)
     if auth.empty and client.endpoint.challenges:

@@ -15,12 +15,14 @@ from ..reference import Reference
 from ..session.reader import ImageReader
 from ..store import Store
 from .content import ALL, check_fits, choose, find, names_platform, platform_of, read_manifest
+from .versions import Reader, needs_v2
 
 __all__ = ["CONFIG_LIMIT", "Looker", "Part", "digest_of", "document", "look"]
 
 CONFIG_LIMIT: Final = 4 * 1024 * 1024
 
 _DEEPEST: Final = 8
+_NO_MANIFEST: Final = ("whose images have no manifest", "pull it, and the store has one")
 
 
 class Part(enum.Enum):
@@ -73,7 +75,7 @@ class _Remote(Looker):
 
 
 def look(
-    reference: Reference, *, store: Store, connect: Callable[[], ImageReader], remote: bool
+    reference: Reference, *, store: Store, connect: Callable[[], Reader], remote: bool
 ) -> tuple[Looker, Descriptor, Manifest]:
     """What the name stands for, and where its parts are looked for: in the store, or where that
     has no such image, or with ``remote``, in the registry or its mirrors."""
@@ -85,7 +87,7 @@ def look(
             if manifest is None:
                 raise ManifestError(f"the store has {reference} by name, but not its manifest")
             return reader, top, manifest
-    client = connect()
+    client = needs_v2(connect(), *_NO_MANIFEST)
     manifest = client.get_manifest(reference.repository, reference.locator)
     return _Remote(client, reference.repository), manifest.descriptor, manifest
 
@@ -103,7 +105,7 @@ def digest_of(
     reference: Reference,
     *,
     store: Store,
-    connect: Callable[[], ImageReader],
+    connect: Callable[[], Reader],
     remote: bool = False,
     platform: str = "",
 ) -> Digest:
@@ -113,7 +115,8 @@ def digest_of(
         return _image(reference, store, connect, remote, platform)[1].digest
     top = None if remote else _stored(reference, store)
     if top is None:
-        top = connect().head_manifest(reference.repository, reference.locator)
+        client = needs_v2(connect(), *_NO_MANIFEST)
+        top = client.head_manifest(reference.repository, reference.locator)
     if top is None:
         raise DoesNotExistError(f"manifest {reference}")
     return top.digest
@@ -124,7 +127,7 @@ def document(
     part: Part,
     *,
     store: Store,
-    connect: Callable[[], ImageReader],
+    connect: Callable[[], Reader],
     remote: bool = False,
     platform: str = "",
 ) -> bytes:
@@ -149,7 +152,7 @@ def document(
 def _image(
     reference: Reference,
     store: Store,
-    connect: Callable[[], ImageReader],
+    connect: Callable[[], Reader],
     remote: bool,
     platform: str,
 ) -> tuple[Looker, Manifest]:

@@ -46,6 +46,7 @@ from .convert import pulled_tree
 from .keeping import Keeping, claim_of
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 from .tags import each_tag
+from .versions import Reader, needs_v2
 
 __all__ = ["pull", "pull_all_tags"]
 
@@ -55,7 +56,7 @@ _DEEPEST = 8
 def pull(
     reference: Reference,
     *,
-    client: ImageReader,
+    client: Reader,
     store: Store,
     platform: str = "",
     format: Format | None = None,
@@ -80,6 +81,7 @@ def pull(
             "format: signatures and the like belong to the digest that the registry has, and a "
             "conversion gives another one; pull with the referrers, then convert to another name"
         )
+    client = needs_v2(client, "from which is not pulled", "copy it to a registry of V2")
     with store.lease() as lease:
         keeping = Keeping(store, lease, claim_of(reference, client, store))
         run = _Pull(reference, client, store, platform, cancel, observer, keeping)
@@ -99,7 +101,7 @@ def pull(
 def pull_all_tags(
     reference: Reference,
     *,
-    client: ImageReader,
+    client: Reader,
     store: Store,
     platform: str = "",
     format: Format | None = None,
@@ -112,6 +114,7 @@ def pull_all_tags(
     A tag that cannot be pulled does not keep the others back (see `each_tag`). Tags that are
     lists of referrers are no images, and left out.
     """
+    client = needs_v2(client, "from which is not pulled", "copy it to a registry of V2")
 
     def work(one: Reference) -> bool:
         if _lists_referrers(client, one):

@@ -27,6 +27,7 @@ from .convert import formatted
 from .keeping import claim_of, pin_tree
 from .presence import has_blob, has_manifest
 from .selection import select, without_foreign
+from .versions import Client, needs_v2
 
 __all__ = ["push"]
 
@@ -36,7 +37,7 @@ _WORKERS = 4
 def push(
     reference: Reference,
     *,
-    connect: Callable[[Cancellation], V2Client],
+    connect: Callable[[Cancellation], Client],
     store: Store,
     platform: str = "",
     format: Format | None = None,
@@ -86,7 +87,8 @@ def push(
         remove = cancel.on_cancel(inner.cancel)
         try:
             with connect(inner) as client:
-                _Push(reference, client, store, content, inner, observer).all(node, companions)
+                v2 = needs_v2(client, "to which is not pushed", "push to a registry of V2")
+                _Push(reference, v2, store, content, inner, observer).all(node, companions)
         except CancelledError:
             cancel.check()
             raise

@@ -12,37 +12,45 @@ from ..digest import Digest
 from ..errors import DoesNotExistError, RegistryError, RegistryHTTPError
 from ..observe import Observer
 from ..reference import Reference
-from ..session.reader import ImageReader
-from ..session.v2 import V2Client
 from .cells import too_heavy
+from .versions import Client, Reader, needs_v2
 
 __all__ = ["catalog", "referrers"]
 
 
-def catalog(client: V2Client, *, limit: int | None = None) -> Iterator[str]:
+def catalog(client: Client, *, limit: int | None = None) -> Iterator[str]:
     """The repositories of a registry, in its order, at most ``limit`` of them.
 
     Raises an error with the code ``no-catalog`` where the registry does not list them.
     """
+    host = client.endpoint.host
+    v2 = needs_v2(
+        client,
+        "which does not list its repositories",
+        f"'search {host}/' shows those that its search has",
+    )
     try:
-        yield from itertools.islice(client.catalog(), limit)
+        yield from itertools.islice(v2.catalog(), limit)
     except RegistryHTTPError as error:
         if error.http_status in (404, 405, 501) or error.has("UNSUPPORTED"):
             raise RegistryError(
-                f"{client.endpoint.host} does not list its repositories: {error}",
+                f"{host} does not list its repositories: {error}",
                 code="no-catalog",
             ) from error
         raise
 
 
 def referrers(
-    reference: Reference, *, client: ImageReader, artifact_type: str = "", observer: Observer
+    reference: Reference, *, client: Reader, artifact_type: str = "", observer: Observer
 ) -> Iterator[tuple[Digest, Descriptor]]:
     """What belongs to an image of a registry, of one kind or of all: the image's digest and
     the referrer. A digest may have referrers without being there itself.
 
     What is too much for a row of them is left out, and ``observer`` is told why.
     """
+    client = needs_v2(
+        client, "where nothing belongs to an image", "copy it to a registry of V2 and ask there"
+    )
     subject = reference.digest
     if subject is None:
         head = client.head_manifest(reference.repository, reference.locator)

@@ -21,9 +21,8 @@ from ..hostrules import HostTable
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
+from ..operations.versions import Client, Reader
 from ..reference import Reference
-from ..session.reader import ImageReader
-from ..session.v2 import V2Client
 from ..store import Store
 
 __all__ = [
@@ -157,13 +156,13 @@ class Call:
             wishes(wish)
         return wish
 
-    def client(self, reference: Reference, cancel: Cancellation | None = None) -> V2Client:
+    def client(self, reference: Reference, cancel: Cancellation | None = None) -> Client:
         """The registry of that reference, for this caller."""
         return self.registries.client(
             reference.host, self.access, cancel=cancel or self.cancel, observer=self.observer
         )
 
-    def reader(self, reference: Reference) -> ImageReader:
+    def reader(self, reference: Reference) -> Reader:
         """What that reference is read from: its registry, or the mirrors of that."""
         return self.registries.reader(
             reference.host, self.access, cancel=self.cancel, observer=self.observer

@@ -1,0 +1,147 @@
+"""Which protocol a job speaks with a host, what it sends there, and what V1 has no form of."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import Authority, Request, Scripted, scripted
+from support_hosts import HostBench, section
+
+IMAGE = "a" * 64
+CREDENTIALS = {"username": "ann", "password": "secret"}
+BASIC = f"Basic {base64.b64encode(b'ann:secret').decode()}"
+
+
+def registry(request: Request) -> None:
+    """A V1 registry that stands by itself, with one repository."""
+    match request.path.partition("?")[0]:
+        case "/v1/_ping":
+            request.answer(body="true", headers={"X-Docker-Registry-Version": "0.9.1"})
+        case "/v1/repositories/test/app/images":
+            request.answer(body=f'[{{"id": "{IMAGE}"}}]', headers={"X-Docker-Token": "signature=1"})
+        case "/v1/repositories/test/app/tags":
+            request.answer(body={"1.0": IMAGE, "latest": IMAGE})
+        case _:
+            request.answer(404)
+
+
+@pytest.fixture
+def old() -> Iterator[Scripted]:
+    with scripted(registry) as server:
+        yield server
+
+
+def seen(server: Scripted, path: str) -> list[dict[str, str]]:
+    return [headers for _, asked, headers in server.requests if asked == path]
+
+
+def test_tags_and_what_is_known_of_a_v1_registry(tmp_path: Path, old: Scripted) -> None:
+    with HostBench(tmp_path / "e", "") as bench:
+        found = bench.run("tags", f"{old.host}/test/app")
+        assert [(row["repository"], row["tag"]) for row in found] == [
+            (f"{old.host}/test/app", "1.0"),
+            (f"{old.host}/test/app", "latest"),
+        ]
+        (known,) = bench.run("registries")
+    assert (known["host"], known["api"], known["server"]) == (old.host, "v1", "0.9.1")
+    assert (known["scheme"], known["auth"]) == ("http", "")
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "words"),
+    [
+        ("catalog", "", "which does not list its repositories; 'search HOST/' shows"),
+        ("referrers", "/test/app:1.0", "where nothing belongs to an image; copy it to a registry"),
+        ("raw", "/test/app:1.0", "whose images have no manifest; pull it"),
+    ],
+)
+def test_what_v1_has_no_form_of_is_said_with_what_to_do_instead(
+    tmp_path: Path, old: Scripted, job: str, name: str, words: str
+) -> None:
+    with HostBench(tmp_path / "e", "") as bench:
+        run = bench.job(job, f"{old.host}{name}")
+        run.run()
+        assert run.end is not None and run.end.code == "needs-v2"
+    assert f"{old.host} speaks V1, {words.replace('HOST', old.host)}" in run.end.message
+
+
+def test_a_v1_registry_is_no_mirror_and_has_none(tmp_path: Path, old: Scripted) -> None:
+    hosts = section("registry.example", mirrors=[old.host], origin="never")
+    with HostBench(tmp_path / "e", hosts) as bench:
+        said = bench.fail("pull", "registry.example/test/app:1.0")
+        assert f"{old.host} speaks V1, and so is no mirror; take it out of the mirrors" in said
+    hosts = section(old.host, mirrors=["127.0.0.1:1"])
+    with HostBench(tmp_path / "f", hosts) as bench:
+        said = bench.fail("pull", f"{old.host}/test/app:1.0")
+        assert f"{old.host} speaks V1, which has no mirrors; take them out of its section" in said
+
+
+def test_a_host_that_speaks_both_is_spoken_to_as_its_section_says(tmp_path: Path) -> None:
+    def both(request: Request) -> None:
+        if request.path == "/v2/":
+            request.answer(headers={"Docker-Distribution-Api-Version": "registry/2.0"})
+        elif request.path.startswith("/v2/test/app/tags/list"):
+            request.answer(body={"tags": ["new"]})
+        else:
+            registry(request)
+
+    with scripted(both) as server:
+        for version, tags in (("", ["new"]), ("v2", ["new"]), ("v1", ["1.0", "latest"])):
+            hosts = section(server.host, version=version)
+            with HostBench(tmp_path / f"e{version}", hosts) as bench:
+                found = bench.run("tags", f"{server.host}/test/app")
+                assert [row["tag"] for row in found] == tags
+
+
+def test_credentials_and_headers_go_where_they_belong(tmp_path: Path) -> None:
+    """To the index, and to a registry without one over https with each request; nothing to a
+    server that they are not for."""
+    images, tags = "/v1/repositories/test/app/images", "/v1/repositories/test/app/tags"
+    authority = Authority(tmp_path)
+    env: dict[str, Any] = {"authConfig": CREDENTIALS, "metaHeaders": {"X-Meta": ["one", "two"]}}
+    with (
+        scripted(registry, authority) as server,
+        HostBench(tmp_path / "e", "", certs_dirs=[str(tmp_path)]) as bench,
+    ):
+        bench.run("tags", f"{server.host}/test/app", **env)
+        for path in (images, tags):
+            (headers,) = seen(server, path)
+            assert (headers["Authorization"], headers["X-Meta"]) == (BASIC, "one, two")
+        server.requests.clear()
+        other = {**CREDENTIALS, "serveraddress": "other.example"}
+        bench.run("tags", f"{server.host}/test/app", authConfig=other)
+        assert "Authorization" not in seen(server, images)[0]
+
+
+def test_the_daemon_s_own_credentials_are_for_who_sends_none(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    (tmp_path / "secret").chmod(0o600)
+    path = "/v1/repositories/test/app/images"
+
+    def refuses(request: Request) -> None:
+        if request.path == path and request.headers.get("Authorization") == BASIC:
+            request.answer(401)
+        else:
+            registry(request)
+
+    with scripted(registry) as server:
+        hosts = section(server.host, username="ann", password_file=tmp_path / "secret")
+        with HostBench(tmp_path / "e", hosts) as bench:
+            bench.run("tags", f"{server.host}/test/app")
+            assert seen(server, path)[-1]["Authorization"] == BASIC
+            server.handler = refuses
+            said = bench.fail("tags", f"{server.host}/test/app")
+    assert "the daemon's own credentials were refused" in said
+    assert "ann" not in said
+
+
+def test_what_a_v1_registry_fails_with_is_said_as_of_v2(tmp_path: Path, old: Scripted) -> None:
+    with HostBench(tmp_path / "e", "") as bench:
+        for name, code in (("test/none", "does-not-exist"), ("a/b/c", "invalid-repository-name")):
+            job = bench.job("tags", f"{old.host}/{name}")
+            job.run()
+            assert job.end is not None and job.end.code == code

@@ -100,9 +100,10 @@ def test_neither_search_nor_catalog(transport: Transport) -> None:
 def test_an_index_has_no_catalog_to_fall_back_to(transport: Transport) -> None:
     with (
         scripted(lambda request: request.answer(404)) as server,
-        pytest.raises(RegistryError, match="404"),
+        pytest.raises(RegistryError, match="it has no search") as caught,
     ):
         list(client(transport, server.host, APIVersion.V1).search("x"))
+    assert caught.value.code == "search-unsupported"
     assert len(server.requests) == 1
 
 

@@ -24,7 +24,8 @@ __all__ = ["SearchClient", "SearchResult", "SearchResults"]
 _PAGE: Final = 100  # the most that the public index gives on a page
 _LIMIT: Final = 16 * 1024 * 1024
 _MOST_STARS: Final = 2**63 - 1
-_NO_SEARCH: Final = frozenset({400, 403, 404, 405, 410, 501})
+_ABSENT: Final = frozenset({404, 405, 501})
+_NO_SEARCH: Final = _ABSENT | {400, 403, 410}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,10 @@ class SearchClient:
             if response.status != 200:
                 if self._catalog is not None and response.status in _NO_SEARCH:
                     return None
-                raise response.error()
+                error = response.error()
+                if response.status in _ABSENT:
+                    raise self._unsupported("it has no search") from error
+                raise error
             return self._read(response)
 
     def _read(self, response: Response) -> SearchResults | None:
@@ -210,13 +214,14 @@ class SearchClient:
                 if wanted in name.lower():
                     yield SearchResult(name=name)
         except RegistryHTTPError as error:
-            if error.http_status in (404, 405, 501) or error.has("UNSUPPORTED"):
-                raise RegistryError(
-                    f"{self.endpoint.host} cannot be searched: it has neither a search nor a "
-                    "catalog",
-                    code="search-unsupported",
-                ) from error
+            if error.http_status in _ABSENT or error.has("UNSUPPORTED"):
+                raise self._unsupported("it has neither a search nor a catalog") from error
             raise
+
+    def _unsupported(self, why: str) -> RegistryError:
+        return RegistryError(
+            f"{self.endpoint.host} cannot be searched: {why}", code="search-unsupported"
+        )
 
 
 def _count(value: Any, default: int) -> int:

@@ -20,10 +20,129 @@ from ..transport import BodyError
 from ..transport.retry import RetryPolicy
 from .blob import RemoteBlob
 
-__all__ = ["Relay", "RelayFile"]
+__all__ = ["Relay", "RelayFile", "Resumed"]
 
 _FAILURES: Final = 32  # in all, of one reading
 _TRICKLE: Final = 1024 * 1024  # bytes that are no gain of a source that is too slow
+
+
+class Resumed:
+    """What a source sends, from any place on: a connection that breaks is gone on with.
+
+    ``opener`` opens the source from a place on, or before that; ``what`` names its content in
+    errors, ``size`` is how many bytes it has, None where nobody knows. A source that breaks is
+    asked again for what is missing, as often as ``policy`` says without a byte gained. Used by
+    one thread.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        size: int | None,
+        opener: Callable[[int], RemoteBlob],
+        *,
+        policy: RetryPolicy,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self._what = what
+        self._size = size
+        self._opener = opener
+        self._policy = policy
+        self._cancel = cancel
+        self._observer = observer
+        self._stream: RemoteBlob | None = None
+        self._fruitless = 0
+        self._failures = 0
+        self._gained = 0  # bytes since the source was asked last
+        self._tries = 0
+        #: Where the next byte is read.
+        self.position = 0
+
+    def go_to(self, offset: int) -> None:
+        """Read from there on."""
+        if offset != self.position:
+            self.close()
+            self.position = offset
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill ``buffer`` as far as one read goes; 0 at the end. Raises `BodyError` where the
+        source gives no more, `CancelledError`."""
+        if self._size is not None:
+            buffer = buffer[: max(0, self._size - self.position)]
+            if not buffer:
+                return 0
+        while True:
+            try:
+                count = self._read(buffer)
+            except CancelledError:
+                raise
+            except RegistryError as error:
+                self.close()
+                self._pause(error)
+            else:
+                break
+        self._fruitless = 0
+        self._gained += count
+        self.position += count
+        return count
+
+    def close(self) -> None:
+        """Let go of the source."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(RegistryError):
+                stream.close()
+
+    def _read(self, part: memoryview) -> int:
+        if self._stream is None:
+            self._stream = self._opener(self.position)
+            self._skip(self._stream, part)
+        count = self._stream.readinto(part)
+        if not count and self._size is not None:
+            raise ConnectionBrokenError(
+                f"{self._what}: the source ended after {self.position} of {self._size} bytes"
+            )
+        return count
+
+    def _skip(self, stream: RemoteBlob, buffer: memoryview) -> None:
+        """Read past what is known already, from a source that cannot begin after it."""
+        left = self.position - stream.offset
+        while left > 0:
+            self._cancel.check()
+            count = stream.readinto(buffer[: min(len(buffer), left)])
+            if not count:
+                raise ConnectionBrokenError(
+                    f"{self._what}: the source ended {left} bytes before byte {self.position}"
+                )
+            left -= count
+
+    def _pause(self, error: RegistryError) -> None:
+        """Wait before the source is asked again. Raises `BodyError` where that is no use."""
+        self._cancel.check()
+        wait = None
+        if (
+            error.retryable
+            and self._fruitless < self._policy.retries
+            and self._failures < _FAILURES
+        ):
+            asked = getattr(error, "retry_after", None)
+            wait = self._policy.wait(self._fruitless, asked, random.random())
+        if wait is None:
+            raise BodyError(f"{self._what} cannot be read from its source: {error}") from error
+        trickled = error.code == "too-slow" and self._gained <= _TRICKLE
+        self._fruitless += 1
+        self._failures += _FAILURES // 4 if trickled else 1
+        self._gained = 0
+        self._tries += 1
+        self._observer.log(
+            "warning",
+            f"{error}; asking the source again",
+            wait=round(wait, 2),
+            attempt=self._tries,
+        )
+        self._cancel.wait(wait)
+        self._cancel.check()
 
 
 class Relay:
@@ -32,7 +151,7 @@ class Relay:
     ``opener`` opens the source from a place on. An upload in several parts, or one that is
     tried again, opens a file for each: all of them read the one stream, which is opened anew
     only where the next one does not begin where the last one ended. A source that breaks is
-    asked again for what is missing, as often as ``policy`` says without a byte gained.
+    gone on with (see `Resumed`).
 
     The last bytes are given out only when the whole is what its digest names: what is not never
     becomes a whole upload. Used by one thread.
@@ -48,18 +167,16 @@ class Relay:
         observer: Observer,
     ) -> None:
         self._descriptor = descriptor
-        self._opener = opener
-        self._policy = policy
-        self._cancel = cancel
-        self._observer = observer
-        self._stream: RemoteBlob | None = None
+        self._source = Resumed(
+            f"blob {descriptor.digest}",
+            descriptor.size,
+            opener,
+            policy=policy,
+            cancel=cancel,
+            observer=observer,
+        )
         self._hasher = descriptor.digest.hasher()
         self._hashed: int | None = 0  # bytes in the hash; None: some were never read here
-        self._position = 0
-        self._fruitless = 0
-        self._failures = 0
-        self._gained = 0  # bytes since the source was asked last
-        self._tries = 0
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +186,7 @@ class Relay:
 
     def close(self) -> None:
         """Let go of the source."""
-        self._drop()
+        self._source.close()
 
     def open(self) -> RelayFile:
         """The blob from its start, as a file."""
@@ -83,31 +200,16 @@ class Relay:
         where the source gives no more, `CancelledError`.
         """
         self._go_to(offset)
-        left = self._descriptor.size - self._position
-        if not left:
+        if offset >= self._descriptor.size:
             return 0
-        part = buffer[: min(len(buffer), left)]
-        while True:
-            try:
-                count = self._read(part)
-            except CancelledError:
-                raise
-            except RegistryError as error:
-                self._drop()
-                self._pause(error)
-            else:
-                break
-        self._fruitless = 0
-        self._gained += count
-        self._count(part[:count])
-        if self._position == self._descriptor.size:
+        count = self._source.readinto(buffer)
+        self._count(buffer[:count], offset)
+        if self._source.position == self._descriptor.size:
             self._verify()
         return count
 
     def _go_to(self, offset: int) -> None:
-        if offset != self._position:
-            self._drop()
-            self._position = offset
+        self._source.go_to(offset)
         if self._hashed is None and not offset:
             self._begin()
         elif self._hashed is not None and offset > self._hashed:
@@ -117,38 +219,12 @@ class Relay:
         self._hasher = self._descriptor.digest.hasher()
         self._hashed = 0
 
-    def _read(self, part: memoryview) -> int:
-        if self._stream is None:
-            self._stream = self._opener(self._position)
-            self._skip(self._stream, part)
-        count = self._stream.readinto(part)
-        if not count:
-            raise ConnectionBrokenError(
-                f"blob {self._descriptor.digest}: the source ended after {self._position} of "
-                f"{self._descriptor.size} bytes"
-            )
-        return count
-
-    def _skip(self, stream: RemoteBlob, buffer: memoryview) -> None:
-        """Read past what is known already, from a source that cannot begin after it."""
-        left = self._position - stream.offset
-        while left > 0:
-            self._cancel.check()
-            count = stream.readinto(buffer[: min(len(buffer), left)])
-            if not count:
-                raise ConnectionBrokenError(
-                    f"blob {self._descriptor.digest}: the source ended {left} bytes before "
-                    f"byte {self._position}"
-                )
-            left -= count
-
-    def _count(self, data: memoryview) -> None:
+    def _count(self, data: memoryview, offset: int) -> None:
         if self._hashed is not None:
-            known = self._hashed - self._position  # after a seek back, these are hashed already
+            known = self._hashed - offset  # after a seek back, these are hashed already
             if known < len(data):
                 self._hasher.update(data[known:])
                 self._hashed += len(data) - known
-        self._position += len(data)
 
     def _verify(self) -> None:
         digest = self._descriptor.digest
@@ -156,7 +232,7 @@ class Relay:
             return
         actual = f"{digest.algorithm}:{self._hasher.hexdigest()}"
         size = self._hashed
-        self._drop()
+        self._source.close()
         self._begin()  # for another try
         raise DigestMismatchError(
             f"blob {digest}: the {size} bytes that came have the digest {actual}",
@@ -164,41 +240,6 @@ class Relay:
             actual=actual,
             size=size,
         )
-
-    def _pause(self, error: RegistryError) -> None:
-        """Wait before the source is asked again. Raises `BodyError` where that is no use."""
-        self._cancel.check()
-        wait = None
-        if (
-            error.retryable
-            and self._fruitless < self._policy.retries
-            and self._failures < _FAILURES
-        ):
-            asked = getattr(error, "retry_after", None)
-            wait = self._policy.wait(self._fruitless, asked, random.random())
-        if wait is None:
-            raise BodyError(
-                f"{self._descriptor.digest} cannot be read from its source: {error}"
-            ) from error
-        trickled = error.code == "too-slow" and self._gained <= _TRICKLE
-        self._fruitless += 1
-        self._failures += _FAILURES // 4 if trickled else 1
-        self._gained = 0
-        self._tries += 1
-        self._observer.log(
-            "warning",
-            f"{error}; asking the source again",
-            wait=round(wait, 2),
-            attempt=self._tries,
-        )
-        self._cancel.wait(wait)
-        self._cancel.check()
-
-    def _drop(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            with contextlib.suppress(RegistryError):
-                stream.close()
 
 
 class RelayFile:

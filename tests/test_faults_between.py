@@ -79,7 +79,9 @@ def copy_through(bench: Bench, source: str, target: str, ends: str) -> None:
     with contextlib.closing(Registries(settings)) as registries:
 
         def client(host: str, inner: Cancellation) -> V2Client:
-            return registries.client(host, Access(), cancel=inner, observer=Observer())
+            found = registries.client(host, Access(), cancel=inner, observer=Observer())
+            assert isinstance(found, V2Client)
+            return found
 
         copy(
             Reference.parse(f"{of_source}/{source}:1"),

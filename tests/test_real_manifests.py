@@ -72,7 +72,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def client_of(registries: Registries, host: str) -> V2Client:
-    return registries.client(host, Access(), cancel=Cancellation(), observer=Observer())
+    found = registries.client(host, Access(), cancel=Cancellation(), observer=Observer())
+    assert isinstance(found, V2Client)
+    return found
 
 
 def put_blob(client: V2Client, repository: str, content: bytes) -> None:

@@ -26,6 +26,7 @@ from registry_service.operations.access import Access, Registries
 from registry_service.service.call import Shared
 from registry_service.service.generations import Generations
 from registry_service.session.source import RegistrySource
+from registry_service.session.v2 import V2Client
 from registry_service.testing import Registry
 from registry_service.testing.images import Image, push_image, random_image
 from registry_service.transport import Transport
@@ -118,6 +119,7 @@ def source(shared: Shared, registry: Registry) -> RegistrySource:
     client = shared.registries.client(
         registry.host, Access(), cancel=Cancellation(), observer=Observer()
     )
+    assert isinstance(client, V2Client)
     return RegistrySource(client, "app")
 
 

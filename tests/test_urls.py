@@ -246,7 +246,9 @@ def test_a_registry_that_moves_to_tls_is_found_by_the_next_job(tmp_path: Path) -
 
     def ping(host: str) -> None:
         access, cancel, observer = Access(), Cancellation(), Observer()
-        registries.client(host, access, cancel=cancel, observer=observer).ping()
+        found = registries.client(host, access, cancel=cancel, observer=observer)
+        assert isinstance(found, V2Client)
+        found.ping()
 
     try:
         with Registry() as registry:

@@ -1,6 +1,7 @@
 """Operations: pull, push, search, login and the rest, as plain functions.
 
 access        what operations share: connections, tokens, endpoints
+versions      clients of either protocol, and what V1 has no form of
 content       what the store has of an image
 selection     what of an image is meant
 companions    what belongs to an image, and comes along on request

@@ -727,7 +727,7 @@ def test_the_last_byte_alone_is_asked_for_together_with_the_one_before() -> None
         client(server.url) as made,
         made.open_layer(IDS[0], v1(server), TOKEN, offset, size=len(LAYER)) as blob,
     ):
-        assert (blob.offset, blob.read(10)) == (offset, LAYER[-1:])
+        assert (blob.offset, blob.length, blob.read(10)) == (offset, 1, LAYER[-1:])
     assert shelf.asked == [f"bytes={offset - 1}-{offset}"]
 
 

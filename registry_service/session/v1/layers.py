@@ -118,6 +118,8 @@ def _past(blob: RemoteBlob, start: int, offset: int) -> RemoteBlob:
             blob.close()
             raise
         blob.offset = offset
+        if blob.length is not None:
+            blob.length -= offset - start
     return blob
 
 

@@ -53,7 +53,15 @@ class Request(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            return b"".join(self._chunks())
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def hang(self) -> None:
         """Do nothing until the test is over."""

@@ -7,10 +7,11 @@ import itertools
 import threading
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Request, closed_port, scripted
+from scripted import Authority, Request, closed_port, scripted
 
 from registry_service.errors import (
     ConnectionBrokenError,
@@ -279,6 +280,92 @@ def test_an_answer_before_the_body_was_taken_is_read(transport: Transport) -> No
         transport.request("PUT", server.url, body=b"a" * 100_000) as response,
     ):
         assert response.status == 413
+
+
+def test_a_body_of_unknown_length_is_sent_in_chunks(transport: Transport) -> None:
+    got: list[bytes] = []
+    told: list[int] = []
+
+    def handler(request: Request) -> None:
+        got.append(request.read_body())
+        request.answer(201)
+
+    with scripted(handler) as server:
+        body = Body(opener=_Source, length=None, progress=told.append)
+        for _ in range(2):  # on one connection: the chunks have an end
+            assert transport.request("PUT", server.url, body=body).status == 201
+        empty = Body(opener=io.BytesIO, length=None)
+        assert transport.request("PUT", server.url, body=empty).status == 201
+        after = transport.request("PUT", server.url, body=b"abc")
+        assert after.status == 201
+    assert got == [DATA, DATA, b"", b"abc"]
+    for _, _, headers in server.requests[:3]:
+        assert headers["Transfer-Encoding"] == "chunked"
+        assert "Content-Length" not in headers
+    assert told[0] == 0 and max(told) == len(DATA)
+
+
+class _Unending(io.RawIOBase):
+    """What has no end, and counts what was read of it."""
+
+    count = 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        self.count += len(buffer)
+        return len(buffer)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_before_the_chunks_end_is_read(tls: bool, tmp_path: Path) -> None:
+    """A server that has heard enough answers, and closes the connection."""
+
+    def handler(request: Request) -> None:
+        request.answer(409, {"error": "Image already exists"})
+        request.drop()
+
+    authority = Authority(tmp_path) if tls else None
+    settings = RegistrySettings(retries=0, certs_dirs=(tmp_path,))
+    with scripted(handler, authority) as server, Transport(settings) as transport:
+        for _ in range(3):
+            body = Body(opener=_Unending, length=None)
+            with transport.request("PUT", server.url, body=body) as response:
+                assert response.status == 409
+                assert "already exists" in str(response.error())
+
+
+def test_a_server_that_answers_and_reads_no_more_is_sent_no_more(transport: Transport) -> None:
+    """It would wait for an end of the chunks that never comes."""
+    source = _Unending()
+
+    def handler(request: Request) -> None:
+        request.rfile.readline()
+        request.answer(401, {"error": "Requires authorization"}, {"Connection": "keep-alive"})
+        request.hang()
+
+    with (
+        scripted(handler) as server,
+        transport.request(
+            "PUT", server.url, body=Body(opener=lambda: source, length=None)
+        ) as response,
+    ):
+        assert response.status == 401
+        assert "Requires authorization" in str(response.error())
+    assert source.closed
+    assert source.count < 1 << 30
+
+
+def test_chunks_go_on_after_an_answer_that_is_none_yet(transport: Transport) -> None:
+    got: list[bytes] = []
+
+    def handler(request: Request) -> None:
+        request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        got.append(request.read_body())
+        request.answer(200)
+
+    with scripted(handler) as server:
+        body = Body(opener=_Source, length=None)
+        assert transport.request("PUT", server.url, body=body).status == 200
+    assert got == [DATA]
 
 
 def test_one_transport_serves_many_threads(transport: Transport) -> None:

@@ -169,8 +169,9 @@ def test_while_it_reads_the_body(tls: bool, tmp_path: Path) -> None:
     assert took < 1
 
 
+@pytest.mark.parametrize("length", [1 << 40, None])
 @pytest.mark.parametrize("tls", [False, True])
-def test_while_it_sends_a_body(tls: bool, tmp_path: Path) -> None:
+def test_while_it_sends_a_body(tls: bool, length: int | None, tmp_path: Path) -> None:
     came = threading.Event()
 
     def handler(request: Request) -> None:
@@ -179,7 +180,7 @@ def test_while_it_sends_a_body(tls: bool, tmp_path: Path) -> None:
 
     authority = Authority(tmp_path) if tls else None
     settings = RegistrySettings(retries=0, certs_dirs=(tmp_path,))
-    body = Body(opener=_Zeros, length=1 << 40)
+    body = Body(opener=_Zeros, length=length)
     with scripted(handler, authority) as server, Transport(settings) as transport:
         took = cancelled_while(
             lambda cancel: transport.request("PUT", server.url, body=body, cancel=cancel),

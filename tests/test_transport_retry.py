@@ -135,7 +135,8 @@ def test_a_dropped_connection_is_made_again_where_that_is_safe(waits: Waits) -> 
         assert waits.get(server.url, "PUT", body=b"x", idempotent=True) == 200
 
 
-def test_a_body_is_opened_again_for_each_try(waits: Waits) -> None:
+@pytest.mark.parametrize("length", [4, None])
+def test_a_body_is_opened_again_for_each_try(waits: Waits, length: int | None) -> None:
     opened, got = [], []
 
     def opener() -> io.BytesIO:
@@ -147,7 +148,7 @@ def test_a_body_is_opened_again_for_each_try(waits: Waits) -> None:
         request.answer(503 if len(got) < 3 else 201)
 
     with scripted(handler) as server:
-        body = Body(opener=opener, length=4)
+        body = Body(opener=opener, length=length)
         assert waits.get(server.url, "PUT", body=body) == 201
     assert got == [b"body"] * 3 and len(opened) == 3
 

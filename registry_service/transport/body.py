@@ -34,14 +34,16 @@ def _no_progress(sent: int) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """``length`` bytes from what ``opener`` opens, from its start at each call.
+    """``length`` bytes from what ``opener`` opens, from its start at each call. With None, all
+    that there is; it is sent in chunks (RFC 9112, section 7.1), which a server of HTTP/1.0 does
+    not understand.
 
     ``progress`` gets the number of bytes handed to the socket so far, and starts again from
     0 with another try.
     """
 
     opener: Callable[[], Readable]
-    length: int
+    length: int | None
     progress: Callable[[int], object] = _no_progress
 
     @classmethod
@@ -50,7 +52,8 @@ class Body:
 
     def blocks(self, cancel: Cancellation) -> Generator[memoryview, None, None]:
         """The bytes, in blocks that are valid until the next is asked for."""
-        buffer = memoryview(bytearray(min(BLOCK, max(self.length, 1))))
+        whole = self.length
+        buffer = memoryview(bytearray(BLOCK if whole is None else min(BLOCK, max(whole, 1))))
         sent = 0
         try:
             source = self.opener()
@@ -58,11 +61,13 @@ class Body:
             raise BodyError(f"what is to be sent cannot be opened: {error}") from error
         try:
             self.progress(0)
-            while sent < self.length:
+            while whole is None or sent < whole:
                 cancel.check()
-                count = self._read(source, buffer[: self.length - sent])
+                count = self._read(source, buffer if whole is None else buffer[: whole - sent])
+                if not count and whole is None:
+                    break
                 if not count:
-                    raise BodyError(f"what is to be sent ended after {sent} of {self.length} bytes")
+                    raise BodyError(f"what is to be sent ended after {sent} of {whole} bytes")
                 yield buffer[:count]
                 sent += count
                 self.progress(sent)

@@ -335,8 +335,11 @@ class Transport:
         headers = dict(request.headers)
         blocks = None
         if request.body is not None:
-            headers["Content-Length"] = str(request.body.length)
-            if request.body.length:
+            if request.body.length is None:
+                headers["Transfer-Encoding"] = "chunked"
+            else:
+                headers["Content-Length"] = str(request.body.length)
+            if request.body.length != 0:
                 blocks = request.body.blocks(exchange.cancel)
                 if exchange.lease is not None:
                     blocks = exchange.lease.pace(blocks, exchange.cancel)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 import re
+import select
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import requests.adapters
@@ -36,6 +37,8 @@ BLOCK = 256 * 1024  # bytes handed to a socket at once
 # RFC 9110, section 5; refused before there is a connection, and a folded value too.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_STATUS_LINE = 12  # bytes of it, up to the end of the status
+_REFUSED = re.compile(rb"HTTP/1\.[01] [345][0-9][0-9]")
 _PORTS = {"http": 80, "https": 443}
 _ONCE = urllib3.Retry(False, redirect=False)  # when to try again is for `retry`
 
@@ -59,8 +62,29 @@ class _Answer(http.client.HTTPResponse):
         self.version, self.reason = head.version, head.reason
         self.code = self.status = head.status
         self.chunked, self.chunk_left = framed.chunked, None
-        self.length, self.will_close = framed.length, framed.closes
+        self.length = framed.length
+        self.will_close = framed.closes or current_exchange.get().cut
         self._floored.begin()
+
+
+class _AnsweredError(Exception):
+    """The server has refused the request, while its body was still being sent."""
+
+
+def _until_answered(sock: Any, blocks: Iterable[memoryview]) -> Iterator[memoryview]:
+    """``blocks``, until an answer has come that says no. What is sent in chunks has no other end,
+    and a server that waits for it, or leaves it unread, would be sent all of it for nothing.
+
+    Over TLS nobody can see what has come; there the server has to close the connection.
+    """
+    poll = select.poll()
+    plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
+    if plain:
+        poll.register(sock, select.POLLIN)
+    for block in blocks:
+        yield block
+        if plain and poll.poll(0) and _REFUSED.match(sock.recv(_STATUS_LINE, socket.MSG_PEEK)):
+            raise _AnsweredError
 
 
 class _Attached(urllib3.connection.HTTPConnection):
@@ -77,6 +101,8 @@ class _Attached(urllib3.connection.HTTPConnection):
         return exchange.connect(self._dns_host, self.port, seconds)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request. A server may answer before it has read all of the body, and read no
+        more of it: that is no failure, and the answer is the one that `getresponse` gives."""
         exchange = current_exchange.get()
         if self.sock is None:
             self.connect()
@@ -84,7 +110,19 @@ class _Attached(urllib3.connection.HTTPConnection):
             exchange.attach(self.sock)
         # urllib3 would leave the time to connect in force while the body is sent.
         self.timeout = exchange.send_timeout
-        super().request(*args, **kwargs)
+        framed = {name.lower() for name in kwargs.get("headers") or ()}
+        if "transfer-encoding" in framed:
+            kwargs["body"] = _until_answered(self.sock, kwargs["body"])
+        try:
+            super().request(*args, **kwargs)
+        except _AnsweredError:
+            exchange.cut = True
+        except (BrokenPipeError, ConnectionResetError):  # which urllib3 looks past
+            exchange.cut = True
+            raise
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            exchange.cut = True
+            raise BrokenPipeError(*error.args) from error
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
         self.sock.settimeout(self.timeout)  # the time to read, which urllib3 has set by now

@@ -60,6 +60,7 @@ class Exchange:
         self.showing = showing or Showing()
         self.expired = False
         self.ended = False
+        self.cut = False  # the body was not sent to its end: the connection is of no more use
         self._resolver = resolver
         self._tell = ended
         self._lock = threading.Lock()

@@ -21,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["CHUNK", "LONGEST_MAGIC", "Unpacker", "compression_of", "decompressed"]
+__all__ = ["CHUNK", "LONGEST_MAGIC", "Unpacker", "compression_of", "decompressed", "gzipped"]
 
 #: The most bytes of a piece.
 CHUNK: Final = 256 * 1024
@@ -133,3 +133,13 @@ def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
     for piece in pieces:
         yield from unpacker.feed(piece)
     unpacker.end()
+
+
+def gzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces as one gzip stream, always the same for the same bytes: it says no time and no
+    name."""
+    packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        if out := packer.compress(piece):
+            yield out
+    yield packer.flush()

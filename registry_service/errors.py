@@ -10,6 +10,7 @@
     │   └── InvalidPlatformError         one that is malformed (2)
     ├── ManifestError                    a document that is no manifest, or of a kind not supported
     ├── ArchiveError                     a file that is no image archive, or one that is refused
+    │   └── LayerError                   V1: a layer that is damaged, or no tar archive
     ├── DigestMismatchError              bytes that are not the ones their digest names
     ├── StoreError                       the store cannot do what was asked
     │   ├── DiskFullError                no space is left for it
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidPlatformError",
     "InvalidReferenceError",
     "InvalidRepositoryNameError",
+    "LayerError",
     "LoginRequiredError",
     "ManifestError",
     "PlatformError",
@@ -157,6 +159,14 @@ class ArchiveError(RegistryError):
         super().__init__(message, code=code)
         if status is not None:
             self.status = status
+
+
+class LayerError(ArchiveError):
+    """A layer that is damaged, or no tar archive. A retry can help, as where a digest is another:
+    nothing else tells what was spoiled on its way."""
+
+    code = "layer"
+    retryable = True
 
 
 class DigestMismatchError(RegistryError):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ class Lease:
         self._path = layout.ingest / f"{os.getpid()}-{secrets.token_hex(8)}{_SUFFIX}"
         self._fd = -1
         self._pinned: set[Digest] = set()
+        self._mutex = threading.Lock()  # what comes at once is pinned by those who bring it
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +63,10 @@ class Lease:
 
     def pin(self, digests: Iterable[Digest]) -> None:
         """Keep these from being removed until `close`. Raises `StoreError`."""
+        with self._mutex:
+            self._pin(digests)
+
+    def _pin(self, digests: Iterable[Digest]) -> None:
         fresh = [digest for digest in dict.fromkeys(digests) if digest not in self._pinned]
         if not fresh:
             return

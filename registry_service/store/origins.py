@@ -13,99 +13,44 @@ a blob, and a pull from a repository that is not among them has to see proof fir
 
 ::
 
-    ingest/origins/HOST      a line a fact: DIGEST REPOSITORY .
-
-Lines are only appended, each append in one write that begins a line, by any process. What is torn
-by a crash is no whole line, lacks its dot, and says nothing. Nothing is synced: to lose a fact
-costs a proof. The sweep writes the files anew, without the content that is gone; what is appended
-to the old file at that moment is lost in the same way.
+    ingest/origins/HOST      a line a fact: DIGEST REPOSITORY . (see `facts`)
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, TypeAlias
-from urllib.parse import quote
+from typing import ClassVar, TypeAlias
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import InvalidDigestError
-from .disk import FILE_MODE, disk_error, make_directory, replace_file
+from .facts import FactFile, file_of
 
 __all__ = ["Claim", "Origins", "Probe", "Unrecorded"]
 
 #: Whether the repository has what the descriptor names, for who asks; raises as a source does.
 Probe: TypeAlias = Callable[[Descriptor, Cancellation], bool]
 
-_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
-
-class _Host:
+class _Host(FactFile):
     """What is known of one registry: its file, as far as it was read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.known: dict[str, set[str]] = {}
-        self._file = (0, 0)
-        self._read = 0
 
-    def refresh(self) -> None:
-        """Read what was appended since, by whomever."""
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - once for each blob of a pull
-        except FileNotFoundError:
-            self._forget((0, 0))
-            return
-        except OSError as error:
-            raise disk_error(error, self.path, "examine") from error
-        if self._file != (found.st_dev, found.st_ino) or found.st_size < self._read:
-            self._forget((found.st_dev, found.st_ino))
-        if found.st_size == self._read:
-            return
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._read)
-                text = file.read()
-        except OSError as error:
-            raise disk_error(error, self.path, "read") from error
-        end = text.rfind(b"\n") + 1
-        self._read += end
-        for line in text[:end].decode("utf-8", "replace").split("\n"):
-            match line.split(" "):
-                case [digest, repository, "."]:
-                    self.known.setdefault(digest, set()).add(repository)
+    def _take(self, words: Sequence[str]) -> None:
+        match words:
+            case [digest, repository]:
+                self.known.setdefault(digest, set()).add(repository)
 
-    def append(self, digest: Digest, repository: str) -> None:
-        """Add a fact to the file, and to what is known where nobody else has added one since."""
-        line = f"\n{digest} {repository} .\n".encode()
-        try:
-            try:
-                fd = os.open(self.path, _APPEND, FILE_MODE)
-            except FileNotFoundError:
-                make_directory(self.path.parent)
-                fd = os.open(self.path, _APPEND, FILE_MODE)
-            try:
-                os.write(fd, line)
-                end = os.lseek(fd, 0, os.SEEK_CUR)
-                found = os.fstat(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise disk_error(error, self.path, "write") from error
-        if self._file == (found.st_dev, found.st_ino) and end == self._read + len(line):
-            self._read = end
-            self.known.setdefault(str(digest), set()).add(repository)
-
-    def _forget(self, file: tuple[int, int]) -> None:
+    def _forget(self) -> None:
         self.known = {}
-        self._file = file
-        self._read = 0
 
 
 class Origins:
@@ -136,7 +81,7 @@ class Origins:
         it sent them, or took them."""
         if repository not in self._of(host, digest):
             with self._lock:
-                self._hosts[host].append(digest, repository)
+                self._hosts[host].append(str(digest), repository)
 
     def tidy(self, here: Callable[[Digest], bool]) -> None:
         """Forget what is known of content that is not ``here``."""
@@ -157,15 +102,13 @@ class Origins:
                     if stays(text)
                 ]
                 if len(kept) < sum(map(len, host.known.values())):
-                    lines = "".join(f"{text} {name} .\n" for text, name in kept)
-                    replace_file(path, lines.encode(), self._ingest)
+                    host.rewrite(kept, self._ingest)
 
     def _of(self, host: str, digest: Digest) -> set[str]:
         with self._lock:
             found = self._hosts.get(host)
             if found is None:
-                path = self._directory / quote(host, safe=":[]")
-                found = self._hosts[host] = _Host(path)
+                found = self._hosts[host] = _Host(file_of(self._directory, host))
             found.refresh()
             return found.known.get(str(digest), set())
 

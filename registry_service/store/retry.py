@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from ..errors import DigestMismatchError, RegistryError
+from ..errors import DigestMismatchError, LayerError, RegistryError
 
 __all__ = ["Attempt", "RetryPolicy", "Tally", "can_help", "out_of_range"]
 
@@ -46,7 +46,7 @@ class Tally:
         """Count a failure. It weighs double where another try seldom helps: the source could
         not even be opened (who opens it has tried again already, unless the server asked for a
         pause), or it sent wrong bytes."""
-        wrong = isinstance(error, DigestMismatchError)
+        wrong = isinstance(error, (DigestMismatchError, LayerError))
         slow = getattr(error, "code", "") == "too-slow"
         asked = getattr(error, "retry_after", None) is not None
         heavy = not (attempt.opened or asked) or (wrong and not attempt.mixed)

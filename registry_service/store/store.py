@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -25,17 +25,24 @@ from ..manifest import MANIFEST_LIMIT
 from ..observe import LogCallback, ProgressCallback
 from ..reference import Reference
 from ..referrers import Companion
+from ..upgrade import Layer
+from ..v1.layer import StatedLayer
+from .arrivals import Arrival, Arrivals, LayerSource
+from .layerbook import LayerBook
 from .layout import Layout
 from .leases import Lease
 from .memory import MemorySource
 from .origins import Claim, Origins
 from .retry import RetryPolicy
 from .source import Source
+from .ticket import Ticket
 from .transfers import Transfer, Transfers
 from .upkeep import Upkeep
 from .workers import Workers
 
 __all__ = ["Store"]
+
+AnyTicket = TypeVar("AnyTicket", bound=Ticket[Any])
 
 _CLOSING: Final = 5.0  # seconds
 _REMEMBERED: Final = 65_536  # files
@@ -60,11 +67,15 @@ class Store:
         self._layout = Layout(images, ingest)
         #: Where content came from.
         self.origins = Origins(ingest)
+        #: What was learned of the layers of V1.
+        self.layers = LayerBook(ingest)
         #: The names that go, the sweep, and what is damaged.
-        self.upkeep = Upkeep(self._layout, self.origins)
+        self.upkeep = Upkeep(self._layout, self.origins, self.layers)
         # In which state a file was verified; single operations of a dict need no lock.
         self._verified: dict[Digest, tuple[int, int, int]] = {}
-        self._transfers = Transfers(self._layout, Workers(workers), retry or RetryPolicy())
+        pool, policy = Workers(workers), retry or RetryPolicy()
+        self._transfers = Transfers(self._layout, pool, policy)
+        self._arrivals = Arrivals(self._layout, pool, policy, self.layers, self._has_layer)
 
     def __enter__(self) -> Store:
         return self
@@ -93,6 +104,7 @@ class Store:
         What was brought so far is kept for the next time. False when a source held its thread
         for longer than ``timeout`` seconds.
         """
+        self._arrivals.close()
         return self._transfers.close(timeout)
 
     # content
@@ -219,15 +231,61 @@ class Store:
             self._verified.clear()
         self._verified[digest] = state
 
+    def layer(
+        self, host: str, stated: StatedLayer, cancel: Cancellation | None = None
+    ) -> Layer | None:
+        """The layer of V1 of which the registry of ``host`` says that, where it is here.
+
+        Asked by who was given the image's JSON by that registry. Raises `StoreError`.
+        """
+        found = self.layers.find(host, stated)
+        return found if found and self._has_layer(found, cancel) else None
+
+    def receive(
+        self,
+        stated: StatedLayer,
+        source: LayerSource,
+        *,
+        claim: Claim,
+        pin: Callable[[Digest], object] = lambda digest: None,
+        cancel: Cancellation | None = None,
+        progress: ProgressCallback | None = None,
+        log: LogCallback | None = None,
+    ) -> Arrival:
+        """See to it that a layer of V1 is here, of which nobody may know the digest; return a
+        ticket at once.
+
+        However many ask for it, in this process or another, it is fetched once, looked into while
+        it comes, and from where an earlier transfer left off. It is kept compressed with gzip: as
+        it came, or else compressed here. ``cancel`` ends this taker's part; then another one goes
+        on. ``stated`` is what the registry has told this very caller (see `store.layerbook`), and
+        ``claim`` says of which registry and repository.
+
+        ``pin`` is told the digest before the content is in its place; ``progress`` is called with
+        the image's id, the phase (as in `ensure`, and ``converting``) and the bytes done and in
+        all; ``log`` as in `ensure`. All of them are called from other threads.
+
+        Raises `StoreError` on a closed store; whatever else fails, `Arrival.wait` raises: what
+        the source raised, `LayerError`, `DigestMismatchError`, `DiskFullError`,
+        `CancelledError`.
+        """
+        ticket = Arrival(self._arrivals, stated, source, claim, pin=pin, progress=progress, log=log)
+        self._arrivals.start(ticket, cancel)
+        return ticket
+
+    def _has_layer(self, layer: Layer, cancel: Cancellation | None) -> bool:
+        descriptor = Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        return self._has_whole(descriptor, cancel)
+
     def settled(
-        self, tickets: Iterable[Transfer], cancel: Cancellation | None = None
-    ) -> Iterator[Transfer]:
+        self, tickets: Iterable[AnyTicket], cancel: Cancellation | None = None
+    ) -> Iterator[AnyTicket]:
         """The tickets in the order in which they settle; ``wait`` tells each one's end.
 
         Raises `CancelledError` at the cancellation, which takes all of them out.
         """
         waiting = list(tickets)
-        ends: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+        ends: queue.SimpleQueue[AnyTicket | None] = queue.SimpleQueue()
         for ticket in waiting:
             ticket.on_settled(ends.put)
         cancel = cancel or Cancellation()

@@ -11,6 +11,7 @@ from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
 from .disk import disk_error
+from .layerbook import LayerBook
 from .layout import Layout
 from .marks import Document, Marks
 from .origins import Origins
@@ -24,9 +25,10 @@ _PIECE: Final = 1024 * 1024
 class Upkeep:
     """What keeps a store in order. Thread-safe; each method raises `StoreError`."""
 
-    def __init__(self, layout: Layout, origins: Origins) -> None:
+    def __init__(self, layout: Layout, origins: Origins, layers: LayerBook) -> None:
         self._layout = layout
         self._origins = origins
+        self._layers = layers
 
     def remove_names(
         self,
@@ -58,7 +60,11 @@ class Upkeep:
             cancel=cancel or Cancellation(),
         )
         if not dry_run and only is None:
-            self._origins.tidy(lambda digest: self._layout.size(digest) is not None)
+            self._origins.tidy(self._has)
+            self._layers.tidy(self._has)
+
+    def _has(self, digest: Digest) -> bool:
+        return self._layout.size(digest) is not None
 
     def sweep_partials(self, age: float, *, dry_run: bool = False) -> tuple[int, int]:
         """Remove what nobody took up for ``age`` seconds; see `sweep.sweep_partials`."""

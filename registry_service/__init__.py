@@ -36,9 +36,11 @@ if TYPE_CHECKING:
         DigestMismatchError,
         DoesNotExistError,
         InvalidRepositoryNameError,
+        InvalidTarSumError,
         LoginRequiredError,
         RegistryError,
         RegistryHTTPError,
+        TarError,
     )
     from .headers import HTTPRequestFactory, add_required_headers_to_redirected_requests
     from .keychain.config_file import ConfigFile, load_config, save_config
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from .session.search import SearchResult, SearchResults
     from .session.session import Session
     from .settings import RegistrySettings
+    from .tarsums import LayerSummer, TarSum, TarSummer, TarSumVersion, tarsum
     from .v1.names import resolve_repository_name
     from .v1.values import ImgData, RepositoryData
 else:
@@ -73,6 +76,8 @@ else:
         "INDEXSERVER": "constants",
         "ImgData": "v1.values",
         "InvalidRepositoryNameError": "errors",
+        "InvalidTarSumError": "errors",
+        "LayerSummer": "tarsums",
         "LoginRequiredError": "errors",
         "LoginResult": "operations.login",
         "Manifest": "manifest",
@@ -90,6 +95,10 @@ else:
         "SearchResults": "session.search",
         "Service": "service",
         "Session": "session.session",
+        "TarError": "errors",
+        "TarSum": "tarsums",
+        "TarSumVersion": "tarsums",
+        "TarSummer": "tarsums",
         "TimeoutType": "constants",
         "add_required_headers_to_redirected_requests": "headers",
         "index_server_address": "constants",
@@ -97,6 +106,7 @@ else:
         "login": "operations.login",
         "resolve_repository_name": "v1.names",
         "save_config": "keychain.config_file",
+        "tarsum": "tarsums",
     }
 
     def __getattr__(name: str) -> Any:
@@ -133,6 +143,8 @@ __all__ = [
     "HTTPRequestFactory",
     "ImgData",
     "InvalidRepositoryNameError",
+    "InvalidTarSumError",
+    "LayerSummer",
     "LoginRequiredError",
     "LoginResult",
     "Manifest",
@@ -149,6 +161,10 @@ __all__ = [
     "SearchResults",
     "Service",
     "Session",
+    "TarError",
+    "TarSum",
+    "TarSumVersion",
+    "TarSummer",
     "TimeoutType",
     "add_required_headers_to_redirected_requests",
     "index_server_address",
@@ -156,4 +172,5 @@ __all__ = [
     "login",
     "resolve_repository_name",
     "save_config",
+    "tarsum",
 ]

@@ -6,11 +6,13 @@
     ├── InvalidReferenceError            a reference that breaks the grammar (2)
     │   └── InvalidRepositoryNameError   its repository name does, or it carries a scheme (2)
     ├── InvalidDigestError               a malformed digest, or one of an unknown algorithm
+    │   └── InvalidTarSumError           a malformed TarSum, or one of an unknown version
     ├── PlatformError                    a platform that an image does not have
     │   └── InvalidPlatformError         one that is malformed (2)
     ├── ManifestError                    a document that is no manifest, or of a kind not supported
     ├── ArchiveError                     a file that is no image archive, or one that is refused
-    │   └── LayerError                   V1: a layer that is damaged, or no tar archive
+    │   ├── LayerError                   V1: a layer that is damaged, or no tar archive
+    │   └── TarError                     a stream that is no tar, is cut off, or is refused
     ├── DigestMismatchError              bytes that are not the ones their digest names
     ├── StoreError                       the store cannot do what was asked
     │   ├── DiskFullError                no space is left for it
@@ -59,6 +61,7 @@ __all__ = [
     "InvalidPlatformError",
     "InvalidReferenceError",
     "InvalidRepositoryNameError",
+    "InvalidTarSumError",
     "LayerError",
     "LoginRequiredError",
     "ManifestError",
@@ -72,6 +75,7 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "TLSError",
+    "TarError",
     "UnreachableRegistryError",
     "show_url",
 ]
@@ -136,6 +140,10 @@ class InvalidDigestError(RegistryError):
     code = "invalid-digest"
 
 
+class InvalidTarSumError(InvalidDigestError):
+    code = "invalid-tarsum"
+
+
 class PlatformError(RegistryError):
     code = "platform"
 
@@ -167,6 +175,13 @@ class LayerError(ArchiveError):
 
     code = "layer"
     retryable = True
+
+
+class TarError(ArchiveError):
+    """A stream that is no tar archive, that is damaged or cut off, or that has more than is
+    allowed. Places are bytes of the archive before compression."""
+
+    code = "tar"
 
 
 class DigestMismatchError(RegistryError):

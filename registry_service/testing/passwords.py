@@ -36,11 +36,22 @@ class Passwords:
         self._known: set[bytes] = set()
         self._checks: dict[str, _Check] = {}
         for name, password in (users or {}).items():
-            self._add(name, _plain_check(self._mac("", password), self._mac))
+            self.add(name, password)
 
     @property
     def names(self) -> frozenset[str]:
         return frozenset(self._checks)
+
+    def add(self, name: str, password: str) -> None:
+        """Add a user. Raises ValueError for a name that cannot be, or is given twice."""
+        self._add(name, _plain_check(self._mac("", password), self._mac))
+
+    def change(self, name: str, password: str) -> None:
+        """Give a user another password, or add him."""
+        with self._lock:
+            self._known.clear()
+            self._checks.pop(name, None)
+        self.add(name, password)
 
     def read_htpasswd(self, path: Path) -> None:
         """Add the users of an htpasswd file: bcrypt (``htpasswd -B``) or ``{SHA}`` lines.

@@ -11,7 +11,7 @@ from ..message import ApiError, Response
 from ..search import SearchBook, search_response
 from .gates import Gate
 from .imageapi import ImageEndpoints
-from .message import V1Error, answer
+from .message import V1Error, pong
 from .names import full_name
 from .standalone import StandaloneIndex
 from .storage import V1Storage
@@ -62,7 +62,7 @@ class RegistryApi:
     def _respond(self, exchange: Exchange) -> Response:
         path = exchange.request.path
         if path in ("/_ping", "/v1/_ping"):
-            return self._ping()
+            return pong(self.standalone)
         if path == "/v1/search" and self.index is not None:
             self.gate.admit(exchange, None)
             names = self.storage.repositories()
@@ -71,16 +71,12 @@ class RegistryApi:
         if match is None:
             raise V1Error("Not found", 404)
         repository = repository_of(match)
-        headers = self.gate.admit(exchange, repository)
+        admission = self.gate.admit(exchange, repository)
         if match["part"]:
-            return self.images.respond(exchange, match["image"], match["part"]).having(*headers)
-        return self._repository(exchange, match, repository).having(*headers)
-
-    def _ping(self) -> Response:
-        pong = answer({})
-        if self.standalone is None:
-            return pong
-        return pong.having(("X-Docker-Registry-Standalone", self.standalone))
+            found = self.images.respond(exchange, match["image"], match["part"], admission.token)
+        else:
+            found = self._repository(exchange, match, repository)
+        return found.having(*admission.headers)
 
     def _repository(
         self, exchange: Exchange, match: re.Match[str], repository: str | None

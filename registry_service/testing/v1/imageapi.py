@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, Protocol
@@ -16,6 +17,7 @@ from .message import V1Error, answer, cached, read_json
 from .names import is_image_id
 from .storage import V1Storage
 from .sums import NoTarError, payload_hasher, tarsum
+from .tokens import Token
 
 __all__ = ["ImageEndpoints", "Membership", "Ranges"]
 
@@ -24,13 +26,13 @@ Ranges = Literal["exact", "original", "none"]
 
 
 class Membership(Protocol):
-    """Which images a client may add or build on. A standalone registry does not ask."""
+    """What an index knows of images. A standalone registry has none to ask."""
 
-    def lists(self, exchange: Exchange, image_id: str) -> bool:
-        """Whether the index has this image in the list of the client's repository."""
+    def lists(self, repository: str, image_id: str) -> bool:
+        """Whether an image is in the list of a repository."""
 
-    def may_use(self, exchange: Exchange, image_id: str) -> bool:
-        """Whether the client may build on this image."""
+    def may_use(self, user: str, image_id: str) -> bool:
+        """Whether a user sees a repository that has this image; empty: anybody."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +45,14 @@ class ImageEndpoints:
 
     storage: V1Storage
     ranges: Ranges
-    membership: Membership | None
+    membership: Callable[[], Membership | None]
     redirect: Callable[[str], str] | None
     listed_checksums: bool
 
-    def respond(self, exchange: Exchange, image_id: str, part: str) -> Response:
-        """Answer a request for a part of an image. The client has been let in."""
+    def respond(
+        self, exchange: Exchange, image_id: str, part: str, token: Token | None
+    ) -> Response:
+        """Answer a request for a part of an image. The client has been let in, by a token maybe."""
         if not is_image_id(image_id):
             raise V1Error("Invalid image ID", 404)
         method = "GET" if exchange.request.method == "HEAD" else exchange.request.method
@@ -56,7 +60,7 @@ class ImageEndpoints:
             ("GET", "json"): self.get_json,
             ("GET", "layer"): self.get_layer,
             ("GET", "ancestry"): self.get_ancestry,
-            ("PUT", "json"): self.put_json,
+            ("PUT", "json"): functools.partial(self.put_json, token=token),
             ("PUT", "layer"): self.put_layer,
             ("PUT", "checksum"): self.put_checksum,
         }
@@ -64,6 +68,7 @@ class ImageEndpoints:
         if endpoint is None:
             raise V1Error("Method not allowed", 405)
         if method == "GET":
+            self._check_private(image_id, token)
             if self.storage.is_pending(image_id):
                 raise V1Error("Image is being uploaded, retry later")
             if "if-modified-since" in exchange.request.headers:
@@ -107,7 +112,7 @@ class ImageEndpoints:
             return _as_original(exchange.request, found, layer)
         return found
 
-    def put_json(self, exchange: Exchange, image_id: str) -> Response:
+    def put_json(self, exchange: Exchange, image_id: str, token: Token | None) -> Response:
         raw, data = read_json(exchange)
         if not data or not isinstance(data, dict):
             raise V1Error("Invalid JSON")
@@ -115,11 +120,12 @@ class ImageEndpoints:
             raise V1Error("Missing key `id' in JSON")
         if data["id"] != image_id:
             raise V1Error("JSON data contains invalid id")
-        if self.membership is not None and not self.membership.lists(exchange, image_id):
+        index = self.membership()
+        if index is not None and token and not index.lists(token.repository, image_id):
             raise V1Error("This image does not belong to the repository")
         parent = data.get("parent")
         if parent:
-            self._check_parent(exchange, parent)
+            self._check_parent(parent, token)
         if self.storage.raw(image_id) is not None and not self.storage.is_pending(image_id):
             raise V1Error("Image already exists", 409)
         above = json.loads(self.storage.ancestry(parent) or b"[]") if parent else []
@@ -163,12 +169,22 @@ class ImageEndpoints:
         self.storage.finish(image_id)
         return answer()
 
-    def _check_parent(self, exchange: Exchange, parent: Any) -> None:
+    def _check_parent(self, parent: Any, token: Token | None) -> None:
         known = isinstance(parent, str) and is_image_id(parent)
         if not known or self.storage.raw(parent) is None:
             raise V1Error("Image depends on a non existing parent")
-        if self.membership is not None and not self.membership.may_use(exchange, parent):
+        if not self._may_use(parent, token):
             raise V1Error("Image depends on an unauthorized parent")
+
+    def _check_private(self, image_id: str, token: Token | None) -> None:
+        """Whoever comes for a private repository has no more than what he sees."""
+        private = token is not None and self.storage.is_private(token.repository)
+        if private and not self._may_use(image_id, token):
+            raise _unknown()
+
+    def _may_use(self, image_id: str, token: Token | None) -> bool:
+        index = self.membership()
+        return index is None or token is None or index.may_use(token.user, image_id)
 
     def _raw(self, image_id: str) -> bytes:
         raw = self.storage.raw(image_id)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..exchange import Exchange
 from ..message import Response
 
-__all__ = ["V1Error", "answer", "cached", "read_json"]
+__all__ = ["V1Error", "answer", "cached", "pong", "read_json"]
 
 _KEPT: Final = 31_536_000
 _NOT_KEPT: Final = (("Cache-Control", "no-cache"), ("Expires", "-1"), ("Pragma", "no-cache"))
@@ -57,6 +57,12 @@ def cached() -> tuple[tuple[str, str], ...]:
         ("Expires", formatdate(time.time() + _KEPT, usegmt=True)),
         ("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
     )
+
+
+def pong(standalone: str | None) -> Response:
+    """The answer to a ping; ``standalone`` is what its header says, None: there is none."""
+    headers = () if standalone is None else (("X-Docker-Registry-Standalone", standalone),)
+    return answer({}).having(*headers)
 
 
 def read_json(exchange: Exchange) -> tuple[bytes, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 from ..content import BytesContent, Content, PatternContent
 from ..exchange import Responder
@@ -15,11 +15,11 @@ from ..requestlog import LoggedRequest
 from ..search import Described, SearchBook
 from ..server import Server, TLSFiles
 from ..tree import DirectoryTree, MemoryTree, Tree
-from . import imagelists
 from .api import RegistryApi
-from .gates import BasicGate, Gate, OpenGate
-from .imageapi import ImageEndpoints, Ranges
+from .gates import BasicGate, Gate, OpenGate, TokenGate, Verifier
+from .imageapi import ImageEndpoints, Membership, Ranges
 from .names import full_name, is_image_id, is_tag
+from .origin import LayerOrigin
 from .standalone import StandaloneIndex
 from .storage import StoredImage, V1Storage
 from .sums import payload_sum
@@ -30,11 +30,18 @@ __all__ = ["V1Registry"]
 _SEARCH_FILE: Final = "search.json"
 
 
+class _Index(Verifier, Membership, Protocol):
+    """The index behind a registry."""
+
+    def add_images(self, repository: str, images: Iterable[Mapping[str, Any]]) -> None:
+        """Add images, as ``id`` and ``checksum``, to a repository's list."""
+
+
 class V1Registry(Server):
     """A registry that speaks V1. A context manager; `start` and `stop` do the same.
 
-    It stands alone: it answers in the place of an index too, as the original does.
-
+    - ``role``: ``"standalone"``: it answers in the place of an index too, as the original does.
+      ``"registry"``: it takes the tokens of the `V1Index` that it is given to.
     - ``root``: the directory that holds the content, laid out as the original's; None: it is
       held in memory. A file ``search.json`` in it describes repositories for the search.
     - ``users``: names and passwords; ``htpasswd``: a file of more, bcrypt or {SHA}. With either,
@@ -42,7 +49,11 @@ class V1Registry(Server):
     - ``ranges``: how a part of a layer is given: ``"exact"``, ``"original"`` (a Content-Range
       without its unit; one that is open at the end says one byte too much, and breaks off
       there), or ``"none"``: always the whole.
-    - ``standalone``: what the ping says in X-Docker-Registry-Standalone; None: nothing.
+    - ``redirect_layers``: layers are sent to be fetched from another origin, `origin`.
+    - ``cookies``: a token opens a session; ``strict_access``: one to write does not read, as in
+      the original. Both for the role ``"registry"``.
+    - ``standalone``: what the ping says in X-Docker-Registry-Standalone; ``"auto"``: what is so;
+      None: nothing.
     - ``endpoints``: what X-Docker-Endpoints names; empty: the host that was asked.
     - ``listed_checksums``: X-Docker-Checksum-Payload has a JSON list in it.
     - ``host``, ``port``, ``allow_remote``, ``tls``, ``faults``, ``on_request``: as `Registry`.
@@ -54,11 +65,15 @@ class V1Registry(Server):
         self,
         root: Path | str | None = None,
         *,
+        role: Literal["standalone", "registry"] = "standalone",
         users: Mapping[str, str] | None = None,
         htpasswd: Path | str | None = None,
         anonymous_pull: bool = False,
         ranges: Ranges = "exact",
-        standalone: str | None = "true",
+        redirect_layers: bool = False,
+        cookies: bool = True,
+        strict_access: bool = False,
+        standalone: str | None = "auto",
         endpoints: Sequence[str] = (),
         listed_checksums: bool = False,
         version: str = "0.9.1",
@@ -71,11 +86,15 @@ class V1Registry(Server):
     ) -> None:
         if ranges not in ("exact", "original", "none"):
             raise ValueError(f"ranges is 'exact', 'original' or 'none', not {ranges!r}")
+        if role not in ("standalone", "registry"):
+            raise ValueError(f"role is 'standalone' or 'registry', not {role!r}")
         passwords = Passwords(users)
         if htpasswd is not None:
             passwords.read_htpasswd(Path(htpasswd))
         if anonymous_pull and not passwords.names:
             raise ValueError("anonymous_pull needs users or an htpasswd file")
+        if passwords.names and role == "registry":
+            raise ValueError("a registry of an index has no users: the index has the accounts")
         super().__init__(
             tls=tls,
             faults=faults,
@@ -92,23 +111,34 @@ class V1Registry(Server):
             # The last thing that can fail: from here on the directory is locked.
             tree = DirectoryTree(Path(root))
         self._storage = V1Storage(tree)
-        gate: Gate = OpenGate()
+        self._index: _Index | None = None
+        self._tokens = TokenGate(cookies=cookies, strict=strict_access)
+        self._role = role
+        self._origin: LayerOrigin | None = None
+        if redirect_layers:
+            self._origin = LayerOrigin(
+                self._storage, tls=tls, host=host, allow_remote=allow_remote, on_request=on_request
+            )
+        gate: Gate = self._tokens if role == "registry" else OpenGate()
         if passwords.names:
             gate = BasicGate(
                 passwords=passwords, anonymous_pull=anonymous_pull, realm="registry.test"
             )
+        index = StandaloneIndex(storage=self._storage, endpoints=tuple(endpoints))
+        if standalone == "auto":
+            standalone = "true" if role == "standalone" else "false"
         self._api = RegistryApi(
             storage=self._storage,
             gate=gate,
             images=ImageEndpoints(
                 storage=self._storage,
                 ranges=ranges,
-                membership=None,
-                redirect=None,
+                membership=lambda: self._index,
+                redirect=self._origin.address if self._origin is not None else None,
                 listed_checksums=listed_checksums,
             ),
             tags=TagEndpoints(storage=self._storage),
-            index=StandaloneIndex(storage=self._storage, endpoints=tuple(endpoints)),
+            index=index if role == "standalone" else None,
             book=self._book,
             version=version,
             standalone=standalone,
@@ -119,6 +149,33 @@ class V1Registry(Server):
 
     def _release(self) -> None:
         self._storage.close()
+
+    def start(self) -> None:
+        if self._origin is not None:
+            self._origin.start()
+        super().start()
+
+    def stop(self, grace: float = 0.0) -> None:
+        if self._origin is not None:
+            self._origin.stop(grace)
+        super().stop(grace)
+
+    @property
+    def origin(self) -> Server:
+        """The server that layers are fetched from. Raises ValueError if there is none."""
+        if self._origin is None:
+            raise ValueError("this registry sends its layers itself: see redirect_layers")
+        return self._origin
+
+    def attach(self, index: _Index) -> None:
+        """Let in those whom ``index`` sends. Raises ValueError for one that stands alone."""
+        if self._role != "registry":
+            raise ValueError("a standalone registry has no index: give it the role 'registry'")
+        self._index = self._tokens.verifier = index
+
+    def end_sessions(self) -> None:
+        """Forget all sessions: clients need their tokens again."""
+        self._tokens.end_sessions()
 
     @property
     def endpoint(self) -> str:
@@ -188,9 +245,11 @@ class V1Registry(Server):
             raise ValueError(f"{tag!r} is no tag")
         repository = full_name(repository)
         self._storage.put_tag(repository, tag, image_id)
-        known = self._storage.index_images(repository) or []
         listed = [self._listed(one) for one in self._chain(image_id)]
-        self._storage.put_index_images(repository, imagelists.merged(listed, known))
+        if self._index is not None:
+            self._index.add_images(repository, listed)
+        else:
+            self._storage.merge_index_images(repository, listed)
 
     def repositories(self) -> list[str]:
         """All, with their namespaces."""

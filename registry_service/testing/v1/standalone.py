@@ -43,11 +43,7 @@ class StandaloneIndex:
     def put(self, exchange: Exchange, repository: str, *, status: int) -> Response:
         """The list of the images that are to be pushed (200), or that have been (204)."""
         _, data = read_json(exchange)
-        images = imagelists.checked(data)
-        known = self.storage.index_images(repository)
-        if known is not None:
-            images = imagelists.merged(images, known)
-        self.storage.put_index_images(repository, images)
+        self.storage.merge_index_images(repository, imagelists.checked(data))
         headers = self._headers(exchange.request, repository, "write")
         return answer("", status=status, headers=headers)
 

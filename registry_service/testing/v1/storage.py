@@ -9,17 +9,20 @@
     repositories/NAMESPACE/NAME/_private      there for a private one
 
 So a directory that the original left behind can be served. Thread-safe as the tree is; each
-change is one file, and two clients that push one image at once are not kept apart.
+change is one file, and two clients that push one image at once are not kept apart; one lock
+guards the lists of images, which are read and written again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from typing import Any
 
 from ..content import Content, read_all
 from ..tree import Tree, TreeUpload
+from . import imagelists
 from .names import is_image_id
 
 __all__ = ["StoredImage", "V1Storage"]
@@ -58,6 +61,7 @@ class V1Storage:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._lists = threading.Lock()
 
     # images
 
@@ -202,8 +206,12 @@ class V1Storage:
         data = self._tree.read(f"repositories/{repository}/_index_images")
         return None if data is None else list(json.loads(data))
 
-    def put_index_images(self, repository: str, images: list[dict[str, Any]]) -> None:
-        self._tree.write(f"repositories/{repository}/_index_images", json.dumps(images).encode())
+    def merge_index_images(self, repository: str, images: list[dict[str, Any]]) -> None:
+        """Add images to a repository's list, which is begun if it has none."""
+        with self._lists:
+            known = self.index_images(repository) or []
+            data = json.dumps(imagelists.merged(images, known)).encode()
+            self._tree.write(f"repositories/{repository}/_index_images", data)
 
     def is_private(self, repository: str) -> bool:
         return self._tree.content(f"repositories/{repository}/_private") is not None

@@ -18,7 +18,13 @@ from ...errors import (
     UnreachableRegistryError,
     show_url,
 )
-from ...headers import HTTPRequestFactory
+from ...headers import (
+    Decorator,
+    HTTPRequest,
+    HTTPRequestFactory,
+    add_required_headers_to_redirected_requests,
+    basic_auth,
+)
 from ...hosts import origin
 from ...observe import Observer
 from ...transport import Body, Response, Transport, same_origin
@@ -28,17 +34,13 @@ from .cookies import CookieJar
 __all__ = ["Sender"]
 
 _REDIRECTS: Final = 10
-# What says nothing about who asks.
-_HARMLESS: Final = frozenset({"accept", "content-type", "range", "user-agent"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
     """A request. ``resend``: a 303, too, is followed with the same method and body."""
 
-    method: str
-    url: str
-    headers: Mapping[str, str]
+    request: HTTPRequest
     body: Body | bytes | None
     idempotent: bool | None
     patient: bool
@@ -54,10 +56,11 @@ class Sender:
 
     Credentials go to ``endpoint`` alone: with each request where it is a registry without an
     index over https, else with what is asked of it as an index. Registries get the tokens that
-    the index gave. What ``factory`` adds goes to all of them; an ``Authorization`` in it is the
-    caller's own, goes to ``endpoint`` in place of everything else, and nowhere else. A redirect
-    to another origin gets nothing that says who asks. ``own``: the credentials are the daemon's,
-    and no error tells the caller for which user.
+    the index gave. What ``factory`` adds goes to all of them; an ``Authorization`` among its
+    headers is the caller's own, goes to ``endpoint`` in place of everything else, and to no other
+    registry. What a redirect takes along says `add_required_headers_to_redirected_requests`, and
+    cookies go to their origin. ``own``: the credentials are the daemon's, and no error tells the
+    caller for which user.
     """
 
     def __init__(
@@ -84,11 +87,7 @@ class Sender:
         self._timeout = timeout
         self._own = own
         self._cookies = CookieJar()
-        given = (factory or HTTPRequestFactory()).headers
-        self._given = {name: ", ".join(values) for name, values in given.items()}
-        self._authorized = any(name.lower() == "authorization" for name in self._given)
-        https = origin(endpoint.url)[0] == "https"
-        self._standalone = https and endpoint.info.standalone
+        self._factory = factory or HTTPRequestFactory()
 
     def send(
         self,
@@ -111,9 +110,7 @@ class Sender:
         Raises `LoginRequiredError` and what the transport raises.
         """
         call = _Call(
-            method=method,
-            url=url,
-            headers=self._merged(url, headers or {}, token, index),
+            request=self._made(method, url, headers or {}, token, index),
             body=body,
             idempotent=idempotent,
             patient=patient,
@@ -124,26 +121,27 @@ class Sender:
         )
         response = self._follow(call)
         if response.status == 401:
-            raise self._refused(response, index, token)
+            raise self._refused(response, call.request, index)
         return response
 
-    def _merged(
-        self, url: str, headers: Mapping[str, str], token: Sequence[str], index: bool
-    ) -> dict[str, str]:
-        home = same_origin(url, self.endpoint.url)
-        names = {name.lower() for name in headers}
-        if not home:
-            names |= {"authorization", "cookie"}  # of the caller's own, for the endpoint
-        extra = {name: value for name, value in self._given.items() if name.lower() not in names}
-        merged = {**extra, **headers}
-        if home and self._authorized:
-            return merged
-        basic = self._auth.basic if home and (index or self._standalone) else ""
-        if basic:
-            merged["Authorization"] = basic
-        elif token:
-            merged["Authorization"] = f"Token {','.join(token)}"
-        return merged
+    def _made(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        token: Sequence[str],
+        index: bool,
+    ) -> HTTPRequest:
+        decorators: list[Decorator] = []
+        if not same_origin(url, self.endpoint.url):
+            decorators.append(_anonymous)
+        elif index and self._auth.basic:
+            decorators.append(_authorized(self._auth.basic))
+        elif self.endpoint.info.standalone:
+            decorators.append(basic_auth(self._auth, self.endpoint.url))
+        if token:
+            decorators.append(_authorized(f"Token {','.join(token)}"))
+        return self._factory.new_request(method, url, *decorators, headers=headers)
 
     def _follow(self, call: _Call) -> Response:
         for _ in range(_REDIRECTS + 1):
@@ -152,20 +150,22 @@ class Sender:
             if following is None:
                 return response
             response.close()
-            self.observer.log("debug", f"redirected to {show_url(following.url)}")
+            self.observer.log("debug", f"redirected to {show_url(following.request.url)}")
             call = following
-        raise ProtocolError(f"{call.method} {show_url(call.url)}: more than {_REDIRECTS} redirects")
+        raise ProtocolError(
+            f"{call.request.method} {show_url(call.request.url)}: more than {_REDIRECTS} redirects"
+        )
 
     def _request(self, call: _Call) -> Response:
-        headers = dict(call.headers)
-        cookies = self._cookies.header(call.url)
-        if cookies and "cookie" not in {name.lower() for name in headers}:
-            headers["Cookie"] = cookies
+        request = call.request
+        cookies = self._cookies.header(request.url)
+        if cookies and not request.has("Cookie"):
+            request = request.with_headers({"Cookie": cookies})
         try:
             response = self.transport.request(
-                call.method,
-                call.url,
-                headers=headers,
+                request.method,
+                request.url,
+                headers=request.headers,
                 body=call.body,
                 cancel=call.cancel,
                 observer=self.observer,
@@ -177,7 +177,7 @@ class Sender:
                 whole=call.whole,
             )
         except (UnreachableRegistryError, ConnectionBrokenError):
-            if same_origin(call.url, self.endpoint.url):
+            if same_origin(request.url, self.endpoint.url):
                 self._on_lost()
             raise
         self._cookies.take(response.url, response.header_values("Set-Cookie"))
@@ -188,41 +188,72 @@ class Sender:
         location = response.headers.get("Location")
         if response.status not in (301, 302, 303, 307, 308) or not location:
             return None
+        request, body = call.request, call.body
         url = follow(
             response.url,
             location,
-            f"{call.method} {show_url(call.url)}: a redirect",
+            f"{request.method} {show_url(request.url)}: a redirect",
             may_be_insecure=self.transport.settings.may_be_insecure,
         )
-        method, body, headers = call.method, call.body, call.headers
+        method = request.method
         if response.status == 303 and method != "HEAD" and not call.resend:
             method, body = "GET", None
-        if not same_origin(url, call.url):
-            headers = {name: one for name, one in headers.items() if name.lower() in _HARMLESS}
-        return dataclasses.replace(call, method=method, url=url, headers=headers, body=body)
+        headers = add_required_headers_to_redirected_requests(
+            request.headers, request.url, url, secret=request.secret
+        )
+        request = dataclasses.replace(request, method=method, url=url, headers=headers)
+        return dataclasses.replace(call, request=request, body=body)
 
-    def _refused(self, response: Response, index: bool, token: Sequence[str]) -> LoginRequiredError:
-        """The error of a 401."""
+    def _refused(self, response: Response, request: HTTPRequest, index: bool) -> LoginRequiredError:
+        """The error of a 401, to what began as ``request``."""
         said = "; ".join(text for error in response.errors() if (text := str(error)))
         said = f" ({said})" if said else ""
         scheme, host, _ = origin(response.url)
-        home = same_origin(response.url, self.endpoint.url)
-        host = self.endpoint.host if home else host
-        name = "" if self._own else self._auth.username
-        if home and self._authorized:
+        if same_origin(response.url, self.endpoint.url):
+            host = self.endpoint.host
+        sent = _authorization(request)
+        name = ""
+        if "authorization" in request.secret:
             text = f"{host} refuses the Authorization header that it was sent{said}"
-        elif not index and scheme == "http":
+        elif scheme == "http" and not index:
             text = (
                 f"{host} asks for a login{said}: credentials do not travel over http; the registry "
                 "has to be reached by https"
             )
-        elif not home or not self._auth.basic:
-            text = f"{host} asks for a login{said}: give a user name and a password" * (not token)
-            text = text or f"{host} refuses the token that its index gave{said}"
+        elif sent.startswith("Token "):
+            text = f"{host} refuses the token that its index gave{said}"
+        elif not sent:
+            text = f"{host} asks for a login{said}: give a user name and a password"
         elif self._own:
             text = (
                 f"{host}: the daemon's own credentials were refused; its registries.toml has them"
             )
         else:
+            name = self._auth.username
             text = f"{host}: the user name {name!r} or its password was refused{said}"
         return LoginRequiredError(text, host=host, username=name)
+
+
+def _authorization(request: HTTPRequest) -> str:
+    """The value of the header, or empty."""
+    return next(
+        (value for name, value in request.headers.items() if name.lower() == "authorization"), ""
+    )
+
+
+def _authorized(value: str) -> Decorator:
+    """A decorator that adds this ``Authorization``, unless there is one already."""
+
+    def decorate(request: HTTPRequest) -> HTTPRequest:
+        if request.has("Authorization"):
+            return request
+        return request.with_headers({"Authorization": value})
+
+    return decorate
+
+
+def _anonymous(request: HTTPRequest) -> HTTPRequest:
+    """A decorator that takes out what of the caller's own headers is for his endpoint alone."""
+    mine = request.secret & {"authorization", "cookie"}
+    headers = {name: one for name, one in request.headers.items() if name.lower() not in mine}
+    return dataclasses.replace(request, headers=headers, secret=request.secret - mine)

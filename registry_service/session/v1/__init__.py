@@ -7,5 +7,6 @@ answers    documents of bounded size, and what headers say of an image
 index      what an index is asked for and told
 images     images of a registry, their layers apart
 layers     layers on their way in
+pushing    images on their way out
 client     `V1Client`, the face of these
 """

@@ -29,7 +29,8 @@ LIST_LIMIT: Final = 32 * 1024 * 1024
 _LONGEST_TAG: Final = 256
 _PAYLOAD: Final = re.compile(r"(?<![A-Za-z0-9+:.])sha256:[0-9a-f]{64}(?![0-9A-Za-z])")
 _TARSUM: Final = re.compile(r"tarsum(?:\.[a-z0-9]{1,16})?\+[a-z0-9]{1,16}:[0-9a-f]{32,128}")
-_EXISTS: Final = "image already exists"
+# What the original registry says of an image that it has: to its JSON or layer, to its checksum.
+_EXISTS: Final = ("image already exists", "cannot set this image checksum")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +105,11 @@ def read_images(response: Response) -> list[ImgData]:
 
 
 def failure(response: Response, hint: str = "") -> RegistryHTTPError:
-    """The answer as an error: `AlreadyExistsError` where it says that the image already exists.
+    """The answer as an error: `AlreadyExistsError` where it says that the image is there already.
     Reads and closes it."""
     errors = response.errors()
-    if response.status >= 400 and any(_EXISTS in error.message.lower() for error in errors):
+    said = " ".join(error.message.lower() for error in errors)
+    if response.status >= 400 and any(words in said for words in _EXISTS):
         return AlreadyExistsError(
             http_status=response.status, method=response.method, url=response.url, errors=errors
         )

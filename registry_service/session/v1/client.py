@@ -13,7 +13,7 @@ from ...credentials import AuthConfig
 from ...endpoint import Endpoint
 from ...headers import HTTPRequestFactory
 from ...observe import Observer
-from ...transport import Transport
+from ...transport import Readable, Transport
 from ...v1.values import ImgData, RepositoryData
 from ..blob import RemoteBlob
 from .answers import ImageJSON
@@ -21,6 +21,7 @@ from .images import Images
 from .index import Index
 from .layers import LayerReader, Layers
 from .names import on_the_wire
+from .pushing import LayerSums, Pushing
 from .sender import Sender
 
 __all__ = ["V1Client"]
@@ -71,6 +72,7 @@ class V1Client:
         self._index = Index(self._sender)
         self._images = Images(self._sender)
         self._layers = Layers(self._sender)
+        self._pushing = Pushing(self._sender)
         self._lock = threading.Lock()  # guards the table of grants; one lock a repository
         self._grants: dict[str, _Grant] = {}
 
@@ -184,6 +186,50 @@ class V1Client:
         """A layer as a file, which goes on where its connection breaks if the registry can send
         parts and ``size`` is known. Raises `DoesNotExistError`."""
         return self._layers.read(image_id, registry, token, size)
+
+    # images on their way out
+
+    def put_json(self, image: ImgData, raw: bytes, registry: str, token: Sequence[str]) -> None:
+        """Send an image's JSON, byte for byte. Raises `AlreadyExistsError` where the registry has
+        the image."""
+        self._pushing.json(image, raw, registry, token)
+
+    def put_layer(
+        self,
+        image_id: str,
+        opener: Callable[[], Readable],
+        registry: str,
+        token: Sequence[str],
+        json_raw: bytes,
+        *,
+        again: bool = True,
+    ) -> LayerSums:
+        """Send a layer, whose image has the JSON ``json_raw``; returns what to say of it.
+
+        ``opener`` opens it from its start, once for each try; without ``again`` it can do so only
+        once, and there is one try. A layer in gzip is sent as it is, a plain tar archive is
+        compressed on the way, always to the same bytes.
+
+        Raises `BodyError` for one that is compressed otherwise or cannot be read, `TarError` for
+        what is no tar archive, `ArchiveError` for a damaged stream; what was sent then does not
+        become a whole layer. Raises `AlreadyExistsError` where the registry has the image.
+        """
+        return self._pushing.layer(image_id, opener, registry, token, json_raw, again=again)
+
+    def put_checksum(self, image: ImgData, registry: str, token: Sequence[str]) -> None:
+        """Say what was sent, upon which the registry has the image. Raises `AlreadyExistsError`,
+        and `RegistryHTTPError` with the status 400 where it got something else."""
+        self._pushing.checksum(image, registry, token)
+
+    def put_tag(
+        self, repository: str, image_id: str, tag: str, registry: str, token: Sequence[str]
+    ) -> None:
+        """Let a tag be that of an image."""
+        self._pushing.tag(repository, image_id, tag, registry, token)
+
+    def delete_tag(self, repository: str, tag: str, registry: str, token: Sequence[str]) -> None:
+        """Raises `DoesNotExistError`."""
+        self._pushing.delete_tag(repository, tag, registry, token)
 
 
 class _Grant:

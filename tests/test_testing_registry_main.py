@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import bcrypt
@@ -128,6 +131,16 @@ def test_a_fault_strikes() -> None:
         (["--access", "ann=read:x"], "ACTIONS:PATTERN"),
         (["--synthetic", "a=1"], "NAME:TAG=SIZE"),
         (["--synthetic", "a:b=much"], "no size"),
+        (["--random", "a:b"], "NAME:TAG=LAYERS"),
+        (["--random", "a:b=0"], "no number from 1"),
+        (["--v1", "v2"], "invalid choice"),
+        (["--v1", "standalone", "--deletes", "none"], "--deletes does not go with --v1"),
+        (["--v1", "standalone", "--layers-at", "127.0.0.1:9"], "needs --v1 index"),
+        (["--layers-at", "127.0.0.1:9"], "needs --v1 index"),
+        (
+            ["--v1", "index", "--htpasswd", "x", "--anonymous-pull"],
+            "does not go with --v1 index",
+        ),
         (["--unknown"], "unrecognized arguments"),
     ],
 )
@@ -152,6 +165,62 @@ def test_what_cannot_be_served_is_1_and_says_why(arguments: list[str], message: 
     assert errors.startswith("registry: ")
     assert message in errors
     assert "Traceback" not in errors
+
+
+def fetched(url: str, **headers: str) -> tuple[bytes, Message]:
+    names = {key.replace("_", "-"): value for key, value in headers.items()}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=names), timeout=20) as answer:
+        return answer.read(), answer.headers
+
+
+def test_a_random_image_is_the_same_again() -> None:
+    found = []
+    for _ in range(2):
+        with running("--random", "test/app:1=3") as (_, url):
+            found.append(fetched(f"{url}/v2/test/app/manifests/1")[0])
+    assert found[0] == found[1]
+    assert len(json.loads(found[0])["layers"]) == 3
+
+
+def test_a_v1_registry_stands_alone_and_keeps_its_content(tmp_path: Path) -> None:
+    arguments = ["--v1", "standalone", "--root", str(tmp_path)]
+    with running(*arguments, "--random", "test/app:1=3") as (process, url):
+        (image_id,) = json.loads(fetched(f"{url}/v1/repositories/test/app/tags")[0]).values()
+        process.terminate()
+        assert process.wait(20) == 0
+    with running(*arguments, "--synthetic", "test/soak:1=1MiB,2048", "--verbose") as (_, url):
+        chain = json.loads(fetched(f"{url}/v1/images/{image_id}/ancestry")[0])
+        assert (chain[0], len(chain)) == (image_id, 3)
+        (image_id,) = json.loads(fetched(f"{url}/v1/repositories/test/soak/tags")[0]).values()
+        body, headers = fetched(f"{url}/v1/images/{image_id}/json")
+        assert (json.loads(body)["id"], headers["X-Docker-Size"]) == (image_id, "2048")
+
+
+def test_a_v1_index_has_a_registry(tmp_path: Path) -> None:
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    (tmp_path / "htpasswd").write_text(f"anna:{hashed}\n")
+    arguments = [
+        "--v1=index",
+        f"--root={tmp_path / 'content'}",
+        f"--htpasswd={tmp_path / 'htpasswd'}",
+        "--random=anna/app:1=2",
+    ]
+    with running(*arguments) as (process, url):
+        listed, headers = fetched(f"{url}/v1/repositories/anna/app/images", X_Docker_Token="true")
+        token, host = f"Token {headers['X-Docker-Token']}", headers["X-Docker-Endpoints"]
+        tags = f"http://{host}/v1/repositories/anna/app/tags"
+        found, _ = fetched(tags, Authorization=token)
+        assert json.loads(found)["1"] in {one["id"] for one in json.loads(listed)}
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            fetched(tags)
+        caught.value.close()
+        assert caught.value.code == 401
+        credentials = base64.b64encode(b"anna:secret").decode()
+        body, _ = fetched(f"{url}/v1/users/", Authorization=f"Basic {credentials}")
+        assert body == b'"OK"'
+        process.terminate()
+        assert process.wait(20) == 0
+    assert sorted(one.name for one in (tmp_path / "content").iterdir()) == ["index", "registry"]
 
 
 def test_the_help_tells_of_every_fault() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
 import http.client
 import io
+import itertools
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_registry_http import Answer, basic, call, connected
 
+from registry_service import tarsum
 from registry_service.testing.v1 import V1Registry, images
 
 CHAIN = images.random_chain(seed=1, length=3)
@@ -591,6 +595,42 @@ def test_the_tarsum_is_that_of_the_files_whatever_the_packing(
     )
     assert other.tarsum == image.tarsum
     assert image.tarsum == f"tarsum+sha256:{_by_hand(image)}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 100_000), entries=st.integers(0, 15), gzipped=st.booleans())
+def test_the_tarsum_is_that_of_the_library(seed: int, entries: int, gzipped: bool) -> None:
+    image = images.random_chain(seed, 1, entries, gzipped=gzipped).images[0]
+    assert image.tarsum == str(tarsum(image.archive, json=image.raw))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.binary(max_size=5000), cuts=st.lists(st.integers(0, 5000), max_size=6))
+def test_the_checksum_is_of_the_bytes_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
+    with V1Registry() as registry:
+        places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        body = [data[start:end] for start, end in itertools.pairwise(places) if start < end]
+        call(registry, "PUT", path(BASE, "json"), BASE.raw)
+        assert call(registry, "PUT", path(BASE, "layer"), body).status == 200
+        payload = "sha256:" + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest()
+        headers = {"X-Docker-Checksum-Payload": payload}
+        assert call(registry, "PUT", path(BASE, "checksum"), headers=headers).status == 200
+        stored = registry.image(BASE.id)
+        assert stored is not None
+        assert stored.layer_bytes == data
+
+
+def test_what_the_page_shows_works() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        exec(compile("\n".join(blocks), "docs/testing.md", "exec"), names)
+    lines = shown.getvalue().splitlines()
+    assert lines[1] == "['1.0']"
+    assert lines[3].startswith("{'1.0': '")
+    assert lines[5] == "3"
 
 
 def _by_hand(image: images.V1Image) -> str:

@@ -1,4 +1,4 @@
-"""``python -m registry_service.testing``: the registry as a program."""
+"""``python -m registry_service.testing``: the registries as a program."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import signal
 import sys
 import textwrap
 import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from .access import Grant
 from .faults import Fault
-from .images import push_synthetic_image
+from .images import push_image, push_synthetic_image, random_image
 from .names import is_repository, is_tag
-from .registry import Registry, TLSFiles
+from .registry import Registry
 from .requestlog import LoggedRequest
+from .server import Server, TLSFiles
+from .v1 import V1Index, V1Registry
+from .v1.images import push_chain, push_synthetic_chain, random_chain
 
 __all__ = ["main"]
 
 _GRACE: Final = 5.0
+_MOST_LAYERS: Final = 1000
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE: Final = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
 _EPILOG: Final = """\
@@ -42,6 +47,12 @@ examples:
   python -m registry_service.testing --listen 127.0.0.1:5000 --root content
   python -m registry_service.testing --htpasswd users --token --access 'ann=pull:public/*'
   python -m registry_service.testing --fault drop:after=65536,path=/blobs/,times=2
+  python -m registry_service.testing --v1 standalone --root old --random team/app:1.0=5
+  python -m registry_service.testing --v1 index --htpasswd users --layers-at 127.0.0.1:5001
+
+With --v1 the directory is laid out as that of the original registry, docker-registry, and one
+that it left behind is served as it is. An index keeps its own in DIR/index, its registry in
+DIR/registry; without --htpasswd everybody may make an account at it, which is active at once.
 
 The content is not synced to disk. One line on stdout says when connections are accepted;
 SIGTERM and SIGINT end the program, requests under way having five seconds.
@@ -64,15 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and (options.anonymous_pull or options.access)
     ):
         parser.error("--anonymous-pull and --access need --htpasswd or --token")
-    registry: Registry | None = None
+    if options.v1 is not None:
+        _check_v1(parser, options)
+    elif options.layers_at != ("127.0.0.1", 0):
+        parser.error("--layers-at needs --v1 index")
+    servers: list[Server] = []
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-        registry = _registry(options)
-        for repository, tag, sizes in options.synthetic:
-            push_synthetic_image(registry, repository, tag, sizes)
-        registry.start()
-        print(f"registry ready {registry.url}", flush=True)
+        servers = _servers(options)
+        for server in servers:
+            server.start()
+        print(f"registry ready {servers[-1].url}", flush=True)
         threading.Event().wait()
     except _Ended:
         return 0
@@ -82,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        if registry is not None:
-            registry.stop(_GRACE)
+        for server in reversed(servers):
+            server.stop(_GRACE)
     return 0
 
 
@@ -95,29 +109,103 @@ def _end(number: int, frame: object) -> None:
     raise _Ended()
 
 
-def _registry(options: argparse.Namespace) -> Registry:
+def _check_v1(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for given, name in (
+        (options.token, "--token"),
+        (options.access, "--access"),
+        (options.no_referrers, "--no-referrers"),
+        (options.deletes != "all", "--deletes"),
+    ):
+        if given:
+            parser.error(f"{name} does not go with --v1")
+    if options.v1 == "index" and options.anonymous_pull:
+        parser.error("--anonymous-pull does not go with --v1 index, where everybody may pull")
+    if options.v1 != "index" and options.layers_at != ("127.0.0.1", 0):
+        parser.error("--layers-at needs --v1 index")
+
+
+def _servers(options: argparse.Namespace) -> list[Server]:
+    """What is to be started, in that order; clients go to the last. Filled already."""
     tls = None
     if options.tls_cert is not None:
         tls = TLSFiles(cert=options.tls_cert, key=options.tls_key, client_ca=options.client_ca)
+    host, port = options.listen
+    common: dict[str, Any] = {
+        "tls": tls,
+        "faults": options.fault,
+        "allow_remote": options.allow_remote,
+        "on_request": _print_request if options.verbose else None,
+    }
+    if options.v1 == "standalone":
+        registry = V1Registry(
+            options.root,
+            htpasswd=options.htpasswd,
+            anonymous_pull=options.anonymous_pull,
+            host=host,
+            port=port,
+            **common,
+        )
+        return [_filled_v1(registry, options)]
+    if options.v1 == "index":
+        return _index(options, common)
     access: dict[str, list[str]] = {}
     for user, grant in options.access:
         access.setdefault(user, []).append(grant)
-    host, port = options.listen
-    return Registry(
+    today = Registry(
         options.root,
         auth="token" if options.token else None,
         htpasswd=options.htpasswd,
         access=access,
         anonymous_pull=options.anonymous_pull,
-        tls=tls,
-        faults=options.fault,
         host=host,
         port=port,
-        allow_remote=options.allow_remote,
         referrers=not options.no_referrers,
         deletes=options.deletes,
-        on_request=_print_request if options.verbose else None,
+        **common,
     )
+    for repository, tag, sizes in options.synthetic:
+        push_synthetic_image(today, repository, tag, sizes)
+    for repository, tag, layers in options.random:
+        push_image(today, repository, tag, random_image(_seed(repository, tag), layers))
+    return [today]
+
+
+def _index(options: argparse.Namespace, common: dict[str, Any]) -> list[Server]:
+    """An index and its registry, which is known to clients by the index."""
+    host, port = options.listen
+    registry_host, registry_port = options.layers_at
+    root: Path | None = options.root
+    registry = V1Registry(
+        root / "registry" if root else None,
+        role="registry",
+        host=registry_host,
+        port=registry_port,
+        **common,
+    )
+    index = V1Index(
+        root / "index" if root else None,
+        registries=[registry],
+        htpasswd=options.htpasswd,
+        protected=options.htpasswd is not None,
+        activated=True,
+        host=host,
+        port=port,
+        **common,
+    )
+    return [_filled_v1(registry, options), index]
+
+
+def _filled_v1(registry: V1Registry, options: argparse.Namespace) -> V1Registry:
+    for repository, tag, sizes in options.synthetic:
+        push_synthetic_chain(registry, repository, tag, sizes)
+    for repository, tag, layers in options.random:
+        push_chain(registry, repository, tag, random_chain(_seed(repository, tag), layers))
+    return registry
+
+
+def _seed(repository: str, tag: str) -> int:
+    """So that names have images of their own, and the same ones again."""
+    return zlib.crc32(f"{repository}:{tag}".encode())
 
 
 def _print_request(request: LoggedRequest) -> None:
@@ -127,7 +215,7 @@ def _print_request(request: LoggedRequest) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m registry_service.testing",
-        description="A container registry for tests and demonstrations.",
+        description="A container registry for tests and demonstrations, of today or of V1.",
         epilog=textwrap.dedent(_EPILOG),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -178,6 +266,27 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
     )
+    add(
+        "--random",
+        "serve an image with so many layers of random files, the same for the same name; "
+        "may be repeated",
+        metavar="NAME:TAG=LAYERS",
+        type=_random,
+        action="append",
+        default=[],
+    )
+    add(
+        "--v1",
+        "speak V1: a registry that stands alone, or an index with its registry",
+        choices=("standalone", "index"),
+    )
+    add(
+        "--layers-at",
+        "where the registry of --v1 index listens (default 127.0.0.1:0)",
+        metavar="HOST:PORT",
+        type=_address,
+        default=("127.0.0.1", 0),
+    )
     add("--no-referrers", "have no referrers API", action="store_true")
     add(
         "--deletes",
@@ -215,10 +324,7 @@ def _fault(text: str) -> Fault:
 
 
 def _synthetic(text: str) -> tuple[str, str, list[int]]:
-    name, equals, rest = text.partition("=")
-    repository, colon, tag = name.rpartition(":")
-    if not (equals and colon and is_repository(repository) and is_tag(tag)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME:TAG=SIZE[,SIZE…]")
+    repository, tag, rest = _named(text, "SIZE[,SIZE…]")
     sizes = []
     for word in rest.split(","):
         match = _SIZE.fullmatch(word)
@@ -226,6 +332,22 @@ def _synthetic(text: str) -> tuple[str, str, list[int]]:
             raise argparse.ArgumentTypeError(f"{word!r} is no size, such as 1048576 or 2GiB")
         sizes.append(int(match[1]) * _UNITS[match[2] or ""])
     return repository, tag, sizes
+
+
+def _random(text: str) -> tuple[str, str, int]:
+    repository, tag, rest = _named(text, "LAYERS")
+    if not (rest.isascii() and rest.isdigit() and 0 < int(rest) <= _MOST_LAYERS):
+        raise argparse.ArgumentTypeError(f"{rest!r} is no number from 1 to {_MOST_LAYERS}")
+    return repository, tag, int(rest)
+
+
+def _named(text: str, what: str) -> tuple[str, str, str]:
+    """The parts of ``NAME:TAG=REST``."""
+    name, equals, rest = text.partition("=")
+    repository, colon, tag = name.rpartition(":")
+    if not (equals and colon and is_repository(repository) and is_tag(tag)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME:TAG={what}")
+    return repository, tag, rest
 
 
 if __name__ == "__main__":

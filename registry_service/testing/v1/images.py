@@ -12,6 +12,7 @@ import io
 import json
 import random
 import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,7 @@ __all__ = [
     "V1Image",
     "empty_layer",
     "push_chain",
+    "push_synthetic_chain",
     "random_archive",
     "random_chain",
     "random_id",
@@ -37,6 +39,14 @@ class ChainReceiver(Protocol):
     """What chains are put into: a `V1Registry`, or a stand-in of a test."""
 
     def put_image(self, raw: bytes, layer: bytes) -> str: ...
+
+    def put_tag(self, repository: str, tag: str, image_id: str) -> None: ...
+
+
+class SyntheticReceiver(Protocol):
+    """One that can also serve made-up layers."""
+
+    def put_synthetic(self, raw: bytes, size: int, pattern: bytes = b"\0") -> str: ...
 
     def put_tag(self, repository: str, tag: str, image_id: str) -> None: ...
 
@@ -170,6 +180,23 @@ def push_chain(
     for tag in (tags,) if isinstance(tags, str) else tags:
         registry.put_tag(repository, tag, chain.id)
     return chain.id
+
+
+def push_synthetic_chain(
+    registry: SyntheticReceiver, repository: str, tag: str, sizes: Sequence[int]
+) -> list[str]:
+    """Put a chain with layers of so many zero bytes each, which nobody holds. Returns its ids.
+
+    For soak tests: sizes may be of many GiB. Zeros are an empty tar archive, so the images are
+    valid ones; multiples of 512 and at least 1024 bytes keep them so. The first id is the lowest.
+    """
+    ids: list[str] = []
+    seed = zlib.crc32(repr((repository, tag, list(sizes))).encode())
+    for number, size in enumerate(sizes):
+        raw = _raw(seed, number, size, ids[-1] if ids else None, None)
+        ids.append(registry.put_synthetic(raw, size))
+    registry.put_tag(repository, tag, ids[-1])
+    return ids
 
 
 def _add(

@@ -27,7 +27,8 @@ from .convert import formatted
 from .keeping import claim_of, pin_tree
 from .presence import has_blob, has_manifest
 from .selection import select, without_foreign
-from .versions import Client, needs_v2
+from .v1 import push as v1
+from .versions import Client, V1Client, needs_v2
 
 __all__ = ["push"]
 
@@ -58,6 +59,9 @@ def push(
     of the image's name; nothing belongs to what a conversion makes, so that is refused. What is
     not complete in the store fails before anything is sent.
 
+    To a registry of V1 the image goes as a chain (`v1.push`), an index only where it has one image
+    or ``platform`` names one; ``format`` means nothing there, and ``referrers`` are refused.
+
     ``connect`` makes the client of a cancellation: when one blob fails, the others that are
     under way are given up too.
     """
@@ -87,14 +91,39 @@ def push(
         remove = cancel.on_cancel(inner.cancel)
         try:
             with connect(inner) as client:
-                v2 = needs_v2(client, "to which is not pushed", "push to a registry of V2")
-                _Push(reference, v2, store, content, inner, observer).all(node, companions)
+                if isinstance(client, V1Client):
+                    if referrers:
+                        needs_v2(
+                            client, "where nothing belongs to an image", "push the image alone"
+                        )
+                    _to_v1(reference, node, client, content, format, inner, observer)
+                else:
+                    _Push(reference, client, store, content, inner, observer).all(node, companions)
         except CancelledError:
             cancel.check()
             raise
         finally:
             remove()
     return node.descriptor
+
+
+def _to_v1(
+    reference: Reference,
+    node: Node,
+    client: V1Client,
+    content: Content,
+    format: Format | None,
+    cancel: Cancellation,
+    observer: Observer,
+) -> None:
+    plan = v1.planned(reference, node, content)
+    if format is not None:
+        observer.log(
+            "warning",
+            f"{client.endpoint.host} speaks V1, which has neither format: {format.value!r} changes "
+            "nothing",
+        )
+    v1.push(reference, plan, client=client, content=content, cancel=cancel, observer=observer)
 
 
 def _check_unchanged(node: Node, converted: Node) -> None:

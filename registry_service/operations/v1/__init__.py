@@ -1,0 +1,4 @@
+"""What operations do where a registry speaks V1.
+
+push     an image, as a chain of images
+"""

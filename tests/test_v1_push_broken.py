@@ -1,0 +1,139 @@
+"""Pushes to a V1 registry that are broken off, in every way there is, and completed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from support_daemon import running_daemon
+from support_server import until
+from support_service import Bench
+from support_v1_push import Made, keep, made_image, rich_archives
+from test_v1_push import chain, ids, whole
+
+from engine import Status
+from registry_service.testing.v1 import V1Registry
+
+LONG = made_image(
+    rich_archives(7, 90),
+    history=[
+        {"created_by": f"step {number}", **({"empty_layer": True} if number % 4 == 3 else {})}
+        for number in range(120)
+    ],
+)
+
+
+def completed_once(registry: V1Registry, image: Made) -> None:
+    """Nothing of an image was sent once the registry had it."""
+    there: set[str] = set()
+    for one in registry.requests:
+        if one.method != "PUT" or not one.path.startswith("/v1/images/"):
+            continue
+        _, _, _, image_id, part = one.path.split("/")
+        assert image_id not in there, f"{one}: it was there"
+        if part == "checksum" and (one.status == 200 or one.faults == ("lost-answer",)):
+            there.add(image_id)
+    assert there == set(ids(image))
+
+
+def test_a_chain_of_120_images_is_completed_whatever_breaks(tmp_path: Path) -> None:
+    """The registry fails at random, and the job is begun again each time."""
+    bench = Bench(tmp_path / "state", retries=0)
+    assert len(chain(LONG)) == 120
+    with V1Registry() as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(bench.state, name, LONG)
+        registry.add_fault("status:code=500,path=/images/,method=PUT,probability=0.03,seed=1")
+        registry.add_fault("lost-answer:path=/images/,method=PUT,probability=0.03,seed=2")
+        registry.add_fault("drop:path=/layer,method=PUT,after=20,probability=0.1,seed=3")
+        failures = 0
+        while bench.job("push", name).run() is not Status.OK:
+            failures += 1
+            assert failures < 100
+        assert failures > 10
+        whole(registry, LONG)
+        completed_once(registry, LONG)
+    bench.engine.shutdown(grace=0)
+
+
+def test_a_chain_of_120_images_is_completed_whenever_it_is_cancelled(tmp_path: Path) -> None:
+    dice = random.Random(4)
+    bench = Bench(tmp_path / "state", retries=0)
+    with V1Registry() as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(bench.state, name, LONG)
+        cancelled = 0
+        for _ in range(8):
+            seen = len(registry.requests) + dice.randrange(120)
+            job = bench.job("push", name)
+            thread = threading.Thread(target=job.run)
+            thread.start()
+            until(lambda seen=seen: len(registry.requests) >= seen, 30.0)  # type: ignore[misc]
+            job.cancel()
+            thread.join(30)
+            assert job.end is not None
+            cancelled += job.end.status == Status.CANCELLED
+        assert cancelled > 3
+        bench.run("push", name)
+        whole(registry, LONG)
+        completed_once(registry, LONG)
+    bench.engine.shutdown(grace=0)
+
+
+@pytest.mark.parametrize("part", ["json", "layer", "checksum"])
+def test_a_push_whose_daemon_is_killed_is_completed(tmp_path: Path, part: str) -> None:
+    image = made_image(rich_archives(3, 3))
+    state = tmp_path / "state"
+    with V1Registry() as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(state, name, image)
+        held = registry.hold(path=f"/images/{ids(image)[1]}/{part}", method="PUT", times=1)
+        with running_daemon(state) as daemon:
+            with daemon.start_ctl("push", name) as client:
+                until(lambda: held.waiting > 0, 30.0)
+                daemon.process.kill()
+                client.communicate(timeout=20)
+                assert client.returncode == 75
+            daemon.process.wait(10)
+        held.release()
+        registry.wait_for(lambda log: all(one.done for one in log))
+        before = len(registry.requests)
+        with running_daemon(state) as daemon:
+            rows = daemon.ctl_json("push", name)
+        assert [row["state"] for row in rows[:2]] == [
+            "exists",
+            "exists" if part == "checksum" else "pushed",
+        ]
+        again = [one.path for one in registry.requests[before:] if one.method == "PUT"]
+        assert not [one for one in again if ids(image)[0] in one]
+        whole(registry, image)
+
+
+def test_a_cancel_ends_a_push_that_hangs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", retries=0)
+    image = made_image(rich_archives(3, 2))
+    with V1Registry() as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(bench.state, name, image)
+        for path, method in (
+            ("/json", "GET"),
+            ("/json", "PUT"),
+            ("/layer", "PUT"),
+            ("/v1/", "PUT"),
+        ):
+            held = registry.hold(path=path, method=method, times=1)
+            job = bench.job("push", name)
+            thread = threading.Thread(target=job.run)
+            thread.start()
+            until(lambda held=held: held.waiting > 0, 30.0)  # type: ignore[misc]
+            job.cancel()
+            thread.join(30)
+            assert not thread.is_alive()
+            assert job.end is not None
+            assert job.end.status == Status.CANCELLED
+            held.release()
+        bench.run("push", name)
+        whole(registry, image)
+    bench.engine.shutdown(grace=0)

@@ -191,6 +191,41 @@ def test_ranges_as_the_original_gives_them() -> None:
             response.read()
 
 
+@pytest.mark.parametrize("beyond", [0, 100])
+def test_the_original_counts_what_was_asked_for_past_the_end(beyond: int) -> None:
+    size = len(TOP.layer)
+    with V1Registry(ranges="original") as registry, connected(registry) as connection:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        wanted = f"bytes=10-{size + beyond}"
+        connection.request("GET", path(TOP, "layer"), headers={"Range": wanted})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Range"]) == (206, f"{wanted[6:]}/{size}")
+        assert response.headers["Content-Length"] == str(size + beyond - 9)
+        assert response.read(size - 10) == TOP.layer[10:]
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+@pytest.mark.parametrize("wanted", ["0-0", "5-5", "5-2", "{end}-{end}", "{size}-", "{beyond}-"])
+def test_the_original_refuses_less_than_two_bytes(wanted: str) -> None:
+    size = len(TOP.layer)
+    part = wanted.format(end=size - 1, size=size, beyond=size + 7)
+    with V1Registry(ranges="original") as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        headers = {"Range": f"bytes={part}"}
+        answer = call(registry, "GET", path(TOP, "layer"), headers=headers)
+        assert (answer.status, answer.body) == (416, b"")
+        assert answer.header("Accept-Ranges") == "bytes"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=-5", "bytes=3", "bytes=0-3,5-9", "bytes=x-", "items=0-"])
+def test_the_original_gives_the_whole_for_what_it_does_not_understand(wanted: str) -> None:
+    with V1Registry(ranges="original") as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+        answer = call(registry, "GET", path(TOP, "layer"), headers={"Range": wanted})
+        assert (answer.status, answer.body) == (200, TOP.layer)
+
+
 @settings(max_examples=40, deadline=None)
 @given(first=st.integers(0, 3000), last=st.none() | st.integers(0, 3000))
 def test_every_range_is_that_part(first: int, last: int | None) -> None:

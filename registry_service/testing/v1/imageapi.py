@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
-from ..content import Content, Reader
+from ..content import Content
 from ..exchange import Exchange
-from ..message import Request, Response, Span
+from ..message import Response, Span
 from ..ranges import RangeOutsideError, ranged
 from .message import V1Error, answer, cached, read_json
 from .names import is_image_id
+from .oldranges import ranged_as_original
 from .storage import V1Storage
 from .sums import NoTarError, payload_hasher, tarsum
 from .tokens import Token
@@ -104,13 +104,12 @@ class ImageEndpoints:
         if self.ranges == "none":
             span = Span(content=layer, offset=0, length=layer.size)
             return Response(status=200, headers=headers, body=span)
+        if self.ranges == "original":
+            return ranged_as_original(exchange, layer, headers)
         try:
-            found = ranged(exchange, layer, headers)
+            return ranged(exchange, layer, headers)
         except RangeOutsideError as error:
             return Response(status=416, headers=(*headers, *error.headers))
-        if self.ranges == "original" and found.status == 206:
-            return _as_original(exchange.request, found, layer)
-        return found
 
     def put_json(self, exchange: Exchange, image_id: str, token: Token | None) -> Response:
         raw, data = read_json(exchange)
@@ -210,52 +209,3 @@ def _check_tarsum(stated: str, raw: bytes, layer: Content) -> None:
         raise V1Error("Layer format not supported") from None
     if found != stated:
         raise V1Error("Checksum mismatch")
-
-
-def _as_original(request: Request, response: Response, layer: Content) -> Response:
-    """The part as the original registry describes it.
-
-    Its Content-Range lacks the unit, and of a range that is open at the end it names, and
-    counts, one byte more than there is, after which the connection breaks off.
-    """
-    span = response.body
-    if not isinstance(span, Span):
-        return response
-    last = span.offset + span.length - 1
-    if request.headers.get("range", "").endswith("-"):
-        span = Span(content=_Overstated(layer), offset=span.offset, length=span.length + 1)
-        last += 1
-    headers = tuple(pair for pair in response.headers if pair[0] != "Content-Range")
-    where = f"{span.offset}-{last}/{layer.size}"
-    return dataclasses.replace(response, body=span, headers=(*headers, ("Content-Range", where)))
-
-
-class _Overstated:
-    """Content that ends one byte before its size."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-
-    @property
-    def size(self) -> int:
-        return self._content.size + 1
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Reader]:
-        with self._content.open() as reader:
-            yield _ShortReader(reader, self._content.size)
-
-
-class _ShortReader:
-    def __init__(self, reader: Reader, size: int) -> None:
-        self._reader = reader
-        self._size = size
-
-    @property
-    def file(self) -> BinaryIO | None:
-        return None
-
-    def read_at(self, offset: int, length: int) -> bytes | memoryview:
-        if offset >= self._size:
-            raise OSError("the content ends here")
-        return self._reader.read_at(offset, min(length, self._size - offset))

@@ -47,8 +47,8 @@ class V1Registry(Server):
     - ``users``: names and passwords; ``htpasswd``: a file of more, bcrypt or {SHA}. With either,
       everything but the ping takes basic authentication; ``anonymous_pull``: reading does not.
     - ``ranges``: how a part of a layer is given: ``"exact"``, ``"original"`` (a Content-Range
-      without its unit; one that is open at the end says one byte too much, and breaks off
-      there), or ``"none"``: always the whole.
+      without its unit; one that is open at the end, or goes past it, says too many bytes, and
+      breaks off; less than two bytes are refused), or ``"none"``: always the whole.
     - ``redirect_layers``: layers are sent to be fetched from another origin, `origin`.
     - ``cookies``: a token opens a session; ``strict_access``: one to write does not read, as in
       the original. Both for the role ``"registry"``.

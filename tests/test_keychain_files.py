@@ -319,6 +319,104 @@ def test_the_public_index_has_one_key(name: str) -> None:
     assert key_of("R.example:5000") == "r.example:5000"
 
 
+WAYS_TO_ASK = {
+    "https://registry.example.com/v1/": [
+        "https://registry.example.com/v1/",
+        "http://registry.example.com/v1/",
+        "https://registry.example.com",
+        "registry.example.com",
+        "registry.example.com/v1/",
+        "registry.example.com/v1",
+    ],
+    "http://localhost:8000/v1/": [
+        "https://localhost:8000/v1/",
+        "http://localhost:8000/v1/",
+        "http://localhost:8000",
+        "localhost:8000",
+        "localhost:8000/v1/",
+    ],
+    "registry.com": [
+        "https://registry.com/v1/",
+        "http://registry.com/v1/",
+        "https://registry.com/v2/",
+        "http://registry.com",
+        "registry.com",
+        "registry.com/v1/",
+    ],
+    "http://plain.example": ["plain.example", "http://plain.example", "https://plain.example/v1/"],
+    "bare.example:5000/v1": ["bare.example:5000", "http://bare.example:5000/v1/"],
+    "[::1]:5000": ["http://[::1]:5000/v1/", "[0:0::1]:5000"],
+    "https://index.docker.io/v1/": [
+        "",
+        "https://index.docker.io/v1/",
+        "index.docker.io",
+        "docker.io",
+        "registry-1.docker.io",
+        "https://registry-1.docker.io/v1/",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", [CONFIGFILE, "config.json"])
+@pytest.mark.parametrize(
+    ("key", "asked"), [(k, a) for k, ways in WAYS_TO_ASK.items() for a in ways]
+)
+def test_a_server_is_found_however_it_is_written(
+    tmp_path: Path, name: str, key: str, asked: str
+) -> None:
+    entries = {one: {"auth": pair(f"{number}:pw")} for number, one in enumerate(WAYS_TO_ASK)}
+    write(tmp_path / name, entries if name == CONFIGFILE else {"auths": entries})
+    config = load_config(tmp_path)
+    assert config.resolve_auth_config(asked) == config.configs[key]
+    assert config.resolve_auth_config(asked).username == str(list(WAYS_TO_ASK).index(key))
+
+
+@pytest.mark.parametrize(
+    "asked", ["registry.com:8000", "other.com", "com", "http://registry.com.evil/v1/", "localhost"]
+)
+def test_a_server_that_is_another_is_not_found(tmp_path: Path, asked: str) -> None:
+    write(tmp_path / CONFIGFILE, {key: {"auth": pair("ann:pw")} for key in WAYS_TO_ASK})
+    assert load_config(tmp_path).resolve_auth_config(asked) == AuthConfig()
+
+
+def test_the_letter_of_a_key_comes_before_its_host(tmp_path: Path) -> None:
+    keys = ["http://r.example/v1/", "https://r.example/v1/", "r.example"]
+    write(tmp_path / CONFIGFILE, {key: {"auth": pair("ann:pw")} for key in keys})
+    config = load_config(tmp_path)
+    for key in keys:
+        assert config.resolve_auth_config(key).server_address == key
+    assert config.resolve_auth_config("r.example/v1/").server_address == "r.example"
+
+
+@pytest.mark.parametrize("key", ["testIndex", INDEXSERVER])
+def test_to_save_changes_nothing_of_what_is_saved(tmp_path: Path, key: str) -> None:
+    config = load_config(tmp_path)
+    saved = AuthConfig(username="ann", password=SECRET, email="ann@example.org")
+    config.configs[key] = saved
+    save_config(config)
+    assert config.configs == {key: saved}
+    assert load_config(tmp_path).configs == {key: dataclasses.replace(saved, server_address=key)}
+
+
+@pytest.mark.parametrize(
+    ("text", "email"),
+    [
+        ("auth = {}\nemail = ann@example.org\n", "ann@example.org"),
+        ("auth = {}\nemail = ann@example.org", "ann@example.org"),
+        ("auth = {}\r\nemail = ann@example.org\r\n", "ann@example.org"),
+        ("email=ann@example.org\nauth={}\n", "ann@example.org"),
+        ("auth = {}\nemail = \n", ""),
+        ("\ufeffauth = {}\nemail = a = b\n", "a = b"),
+    ],
+)
+def test_two_lines_as_they_were_written(tmp_path: Path, text: str, email: str) -> None:
+    write(tmp_path / CONFIGFILE, text.format(pair("ken:te=st:")))
+    found = load_config(tmp_path).resolve_auth_config("index.docker.io")
+    assert found == AuthConfig(
+        username="ken", password="te=st:", email=email, server_address=INDEXSERVER
+    )
+
+
 def test_no_match_is_the_empty_config(tmp_path: Path) -> None:
     assert load_config(tmp_path).resolve_auth_config("r.example") == AuthConfig()
 

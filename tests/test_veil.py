@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
@@ -132,3 +133,17 @@ def test_what_is_no_secret_stays() -> None:
     text = "me/1 asks for bytes=0- as text/plain: repository:a:pull, ann"
     veil = Veil(headers=headers, form=b"scope=repository%3Aa%3Apull&username=ann&password=s3cr3t")
     assert veil.hide(f"{text} s3cr3t") == f"{text} ***"
+
+
+@pytest.mark.parametrize("said", ['pl4nted-"passw0rd"', r"pl4nted-\"passw0rd\""])
+def test_a_body_of_json_shows_its_password_in_no_form(said: str) -> None:
+    account = {"username": "ann", "email": "ann@example.org", "password": 'pl4nted-"passw0rd"'}
+    veil = Veil(form=json.dumps({**account, "age": 7}).encode())
+    assert veil.hide(f"ann ann@example.org {said}") == "ann ann@example.org ***"
+
+
+def test_a_flag_and_a_checksum_hide_no_word_of_an_answer() -> None:
+    sums = {"X-Docker-Checksum": "tarsum+sha256:aa", "X-Docker-Checksum-Payload": "sha256:bb"}
+    veil = Veil(headers={"X-Docker-Token": "true", "X-Docker-Endpoints": "r.example", **sums})
+    text = "true: r.example wants tarsum+sha256:aa and sha256:bb"
+    assert veil.hide(text) == text

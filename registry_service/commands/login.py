@@ -18,24 +18,30 @@ __all__ = ["login", "logout", "normal_host"]
 @click.argument("host", required=False, default="")
 @USER
 @PASSWORD_STDIN
+@click.option(
+    "--email",
+    metavar="EMAIL",
+    help="The address for an account that the registry makes; those of V1 do.",
+)
 @click.pass_obj
-def login(session: Session, host: str, user: str | None, password_stdin: bool) -> int:
+def login(
+    session: Session, host: str, user: str | None, password_stdin: bool, email: str | None
+) -> int:
     """Check credentials for the registry HOST, or the public index, and keep them where Docker
     keeps them.
 
     They go to the credential helper that your configuration names for HOST, or else into the
     file, which nobody else may read. Where the registry hands out an identity token, it is kept
-    in place of the password. Credentials that are refused are not kept.
+    in place of the password. Credentials that are refused are not kept. A registry that speaks
+    V1 may make an account of a name that it does not know; the answer says so.
     """
     from ..credentials import AuthConfig
-    from ..keychain.keys import key_of
 
-    scheme = host.partition("://")[0] if "://" in host else ""
-    host = normal_host(host)
+    written, host = host, normal_host(host)
     given = read_credentials(user or _ask_user(password_stdin), password_stdin)
-    # said in so many words: the engine may have another index, whose these are not
-    address = f"{scheme}://{host}" if scheme and host else key_of(host)
-    status, identity = _check(session, {**given, "serveraddress": address})
+    if email:
+        given["email"] = email
+    status, identity = _check(session, {**given, "serveraddress": _address(written, host)})
     kept = {"username": given["username"], "identitytoken": identity} if identity else given
     with translated():
         place = keychain_of(session).store(host, AuthConfig.from_mapping(kept))
@@ -85,6 +91,18 @@ def _check(session: Session, config: dict[str, str]) -> tuple[str, str]:
             session.say(f"{event.level}: {event.text}")
     run.text()  # all of it was read; this raises what the job ended with
     return text.strip(), data.decode()
+
+
+def _address(written: str, host: str) -> str:
+    """The address of ``host`` with the scheme and the version that were written. The public index
+    is said in so many words: the engine may have another one, whose these are not."""
+    from ..keychain.keys import key_of
+
+    if not host:
+        return key_of(host)
+    scheme, mark, rest = written.rpartition("://")
+    version = rest.partition("/")[2].strip("/")
+    return f"{scheme}{mark}{host}" + (f"/{version}/" if version else "")
 
 
 def _tell(session: Session, line: str) -> None:

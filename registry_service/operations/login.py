@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ..cancel import Cancellation
 from ..credentials import AuthConfig
@@ -12,13 +12,11 @@ from ..errors import CancelledError, InvalidReferenceError, LoginRequiredError, 
 from ..headers import HTTPRequestFactory
 from ..hosts import PUBLIC_REGISTRY, registry_host
 from ..observe import Observer
-from ..session.v2 import V2Client
 from .access import Access, Registries, host_of
-from .versions import needs_v2
+from .v1.login import SUCCEEDED, login_v1
+from .versions import Client, V1Client, needs_v2
 
 __all__ = ["LoginResult", "login"]
-
-SUCCEEDED = "Login Succeeded"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,8 @@ def login(
     observer: Observer | None = None,
     offline: bool = False,
 ) -> LoginResult:
-    """Check credentials against the registry that they name, or else the index.
+    """Check credentials against the registry that they name, or else the index. At a registry or
+    index of V1, an account that is not there is made: `login_v1`.
 
     ``registries`` are the connections to use; without them, this call makes its own. With
     ``offline`` the registry's token server is asked for an identity token, to be kept in place
@@ -55,7 +54,7 @@ def login(
         return _login(
             auth_config,
             registries,
-            {} if request_factory is None else request_factory.headers,
+            request_factory or HTTPRequestFactory(products=registries.settings.user_agent),
             cancel or Cancellation(),
             observer or Observer(),
             offline,
@@ -65,7 +64,7 @@ def login(
 def _login(
     auth: AuthConfig,
     registries: Registries,
-    headers: Mapping[str, tuple[str, ...]],
+    factory: HTTPRequestFactory,
     cancel: Cancellation,
     observer: Observer,
     offline: bool,
@@ -73,18 +72,19 @@ def _login(
     address = auth.server_address or registries.settings.index_server
     host = host_of(address)
 
-    def connect(auth: AuthConfig, offline: bool) -> V2Client:
-        client = registries.client(
+    def connect(auth: AuthConfig, offline: bool) -> Client:
+        return registries.client(
             _where(address, host),
-            Access(auth=auth, own=False, headers=headers),
+            Access(auth=auth, own=False, headers=factory.headers),
             cancel=cancel,
             observer=observer,
             fresh=True,
             offline=offline,
         )
-        return needs_v2(client, "which is not logged in to", "send the credentials with each job")
 
     client = connect(auth, offline)
+    if isinstance(client, V1Client):
+        return LoginResult(status=login_v1(client.endpoint, auth, factory, cancel, observer))
     if auth.empty and client.endpoint.challenges:
         raise LoginRequiredError(
             f"{host} asks for a login: give a user name and a password", host=host
@@ -93,7 +93,7 @@ def _login(
     if not client.endpoint.challenges:
         return LoginResult(status=f"{SUCCEEDED}: {host} asks for no credentials")
     identity = client.identity_token
-    if identity and not _taken(lambda: connect(_by_token(auth, identity), False).ping()):
+    if identity and not _taken(lambda: _ping(connect(_by_token(auth, identity), False))):
         observer.log(
             "warning", f"{host} hands out an identity token that it refuses; it was dropped"
         )
@@ -103,6 +103,10 @@ def _login(
 
 def _by_token(auth: AuthConfig, identity: str) -> AuthConfig:
     return dataclasses.replace(auth, auth="", password="", identity_token=identity)
+
+
+def _ping(client: Client) -> None:
+    needs_v2(client, "which has no identity tokens", "log in again").ping()
 
 
 def _taken(attempt: Callable[[], object]) -> bool:
@@ -117,16 +121,17 @@ def _taken(attempt: Callable[[], object]) -> bool:
 
 
 def _where(address: str, host: str) -> str:
-    """``host``, with the scheme of an address that has one. A version in its path is left out:
-    what is kept of old logins has ``/v1/``, whatever the registry speaks today.
+    """``host``, with the scheme and the version of an address that has them. Of the public
+    index's they are left out: what is kept of old logins is its address of V1.
 
     Raises `InvalidReferenceError` for an address with any other path.
     """
     scheme, mark, rest = address.strip().rpartition("://")
-    _, _, path = rest.partition("/")
-    if path.strip("/").lower() not in ("", "v1", "v2"):
+    version = rest.partition("/")[2].strip("/").lower()
+    if version not in ("", "v1", "v2"):
         raise InvalidReferenceError(
             f"{host}: after the host of a registry's address comes nothing, /v1/ or /v2/"
         )
-    public = registry_host(host) == PUBLIC_REGISTRY
-    return host if public or not mark else f"{scheme}://{host}"
+    if registry_host(host) == PUBLIC_REGISTRY:
+        return host
+    return f"{scheme}{mark}{host}" + (f"/{version}/" if version else "")

@@ -171,24 +171,25 @@ class Response:
         self._raw.close()
         self._raw.release_conn()
 
-    def error(self, hint: str = "") -> RegistryHTTPError:
-        """This answer as an error, with what its body says. Reads and closes it."""
+    def error(self, hint: str = "", *, words: bool = False) -> RegistryHTTPError:
+        """This answer as an error, with what its body says: `errors`. Reads and closes it."""
         return RegistryHTTPError(
             http_status=self.status,
             method=self.method,
             url=self.url,
-            errors=self.errors(),
+            errors=self.errors(words=words),
             reason=self.reason,
             retry_after=self.retry_after,
             hint=hint,
         )
 
-    def errors(self) -> tuple[ServerError, ...]:
+    def errors(self, *, words: bool = False) -> tuple[ServerError, ...]:
         """What the body says of the error; nothing where there is none. Reads and closes it.
+        ``words``: that of an answer of 2xx, too, is no content, but says something.
 
         Raises `CancelledError` only: a body that cannot be read says nothing.
         """
-        if 200 <= self.status < 300:  # then it is content, and no words
+        if 200 <= self.status < 300 and not words:
             self.close()
             return ()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
@@ -23,17 +24,22 @@ _OPEN: Final = frozenset(
         "if-none-match",
         "range",
         "user-agent",
+        "x-docker-checksum",
+        "x-docker-checksum-payload",
+        "x-docker-endpoints",
     }
 )
 _OPEN_FIELDS: Final = frozenset(
-    {"access_type", "client_id", "grant_type", "scope", "service", "username"}
+    {"access_type", "client_id", "email", "grant_type", "scope", "service", "username"}
 )
+_OPEN_WORDS: Final = frozenset({"false", "true"})  # the values of flags
 _SHORTEST: Final = 4  # characters; less than that is in every text
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Veil:
-    """The headers of a request, and its body where that is a form with credentials."""
+    """The headers of a request, and its body where that is a form with credentials, or a JSON
+    map with some."""
 
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     form: bytes = dataclasses.field(default=b"", repr=False)
@@ -41,7 +47,7 @@ class Veil:
     def hide(self, text: str) -> str:
         """``text`` without the secrets of the request."""
         for word in sorted(set(self._words()), key=len, reverse=True):
-            if len(word) >= _SHORTEST:
+            if len(word) >= _SHORTEST and word not in _OPEN_WORDS:
                 text = text.replace(word, "***")
         return text
 
@@ -52,9 +58,19 @@ class Veil:
             yield value
             if name.lower() == "authorization":
                 yield from _credentials(value)
-        for name, value in parse_qsl(self.form.decode("utf-8", "replace")):
+        for name, value in self._fields():
             if name not in _OPEN_FIELDS:
                 yield value
+                yield json.dumps(value)[1:-1]
+
+    def _fields(self) -> Iterator[tuple[str, str]]:
+        text = self.form.decode("utf-8", "replace")
+        if not text.startswith("{"):
+            yield from parse_qsl(text)
+            return
+        for name, value in json.loads(text).items():
+            if isinstance(value, str):
+                yield name, value
 
 
 def _credentials(value: str) -> Iterator[str]:

@@ -44,12 +44,16 @@ PING = {"X-Docker-Registry-Version": "0.9.1", "X-Docker-Registry-Standalone": "f
 
 
 def users(
-    post: tuple[int, Any], get: tuple[int, Any] = (500, "not expected")
+    post: tuple[int, Any],
+    get: tuple[int, Any] = (500, "not expected"),
+    posted: list[Any] | None = None,
 ) -> Callable[[Request], None]:
-    """An index whose ``users/`` answers like this."""
+    """An index whose ``users/`` answers like this; what is ``posted`` there is listed."""
 
     def handler(request: Request) -> None:
-        request.body = request.read_body()
+        body = request.read_body()
+        if body and posted is not None:
+            posted.append(json.loads(body))
         if request.path == "/v1/_ping":
             request.answer(200, "true", PING)
         elif request.path != "/v1/users/":
@@ -80,24 +84,15 @@ def verbs(server: Scripted) -> list[str]:
 
 
 def test_an_account_is_made_and_the_status_says_so() -> None:
-    bodies: list[bytes] = []
-
-    def handler(request: Request) -> None:
-        users((201, '"User created"'))(request)
-        bodies.append(request.body)
-
-    with scripted(handler) as server:
+    posted: list[Any] = []
+    with scripted(users((201, '"User created"'), posted=posted)) as server:
         status = attempt(auth(server)).status
         assert status == (
             f"Account created: {server.host} had none of the name 'ann'. The documentation of "
             f"{server.host} says how to activate it."
         )
         assert verbs(server) == ["POST"]
-        assert json.loads(bodies[-1]) == {
-            "username": "ann",
-            "password": SECRET,
-            "email": "ann@example.org",
-        }
+        assert posted == [{"username": "ann", "password": SECRET, "email": "ann@example.org"}]
         headers = server.requests[-1][2]
         assert headers["Content-Type"] == "application/json; charset=utf-8"
         assert "Authorization" not in headers
@@ -497,18 +492,13 @@ def test_the_command_keeps_what_is_good_and_only_that(
 
 
 def test_the_command_says_that_an_account_was_made(daemon: Daemon, tmp_path: Path) -> None:
-    bodies: list[bytes] = []
-
-    def handler(request: Request) -> None:
-        users((201, ""))(request)
-        bodies.append(request.body)
-
+    posted: list[Any] = []
     options = ("-u", "amn", "--email", "ann@example.org", "--password-stdin")
-    with scripted(handler) as server:
+    with scripted(users((201, ""), posted=posted)) as server:
         done = enginectl(daemon, tmp_path, "login", f"http://{server.host}", *options, stdin="pw")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Account created: {server.host} had none of the name 'amn'.")
-    assert json.loads(bodies[-1])["email"] == "ann@example.org"
+    assert posted[-1]["email"] == "ann@example.org"
 
 
 def test_a_version_that_is_written_is_kept_to(daemon: Daemon, tmp_path: Path) -> None:

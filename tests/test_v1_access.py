@@ -11,6 +11,9 @@ import pytest
 from scripted import Authority, Request, Scripted, scripted
 from support_hosts import HostBench, section
 
+from registry_service.testing.v1 import V1Registry
+from registry_service.testing.v1.images import push_chain, random_chain
+
 IMAGE = "a" * 64
 CREDENTIALS = {"username": "ann", "password": "secret"}
 BASIC = f"Basic {base64.b64encode(b'ann:secret').decode()}"
@@ -145,3 +148,21 @@ def test_what_a_v1_registry_fails_with_is_said_as_of_v2(tmp_path: Path, old: Scr
             job = bench.job("tags", f"{old.host}/{name}")
             job.run()
             assert job.end is not None and job.end.code == code
+
+
+def test_a_tag_is_deleted_and_the_image_stays(tmp_path: Path) -> None:
+    chain = random_chain(1)
+    with V1Registry() as server, HostBench(tmp_path / "e", "") as bench:
+        push_chain(server, "test/app", ["1.0", "2.0"], chain)
+        name = f"{server.host}/test/app"
+        assert bench.run("delete", f"{name}:1.0") == [
+            {"reference": f"{name}:1.0", "digest": chain.id, "state": "untagged"}
+        ]
+        assert server.tags("test/app") == {"2.0": chain.id}
+        assert set(server.image_ids()) == {one.id for one in chain.images}
+        job = bench.job("delete", f"{name}:1.0")
+        job.run()
+        assert job.end is not None and job.end.code == "does-not-exist"
+        said = bench.fail("delete", f"{name}@sha256:{chain.id}")
+        assert "speaks V1, whose images have no digest; name a tag" in said
+        assert server.tags("test/app") == {"2.0": chain.id}

@@ -31,6 +31,7 @@ from ..referrers import is_list
 from ..session.relay import Relay
 from ..session.source import RegistrySource
 from ..session.v2 import V2Client
+from ..store import LayerBook, MemoryLayerBook
 from ..transport import Readable
 from ..transport.retry import RetryPolicy
 from .companions import is_listed, remote_companions
@@ -38,7 +39,9 @@ from .content import ALL, check_fits, choose, is_manifest, names_platform, platf
 from .presence import has_blob, has_manifest
 from .selection import reduced
 from .tags import each_tag
-from .versions import Client, needs_v2
+from .v1.copy import copy_v1
+from .v1.source import Memory
+from .versions import Client, V1Client
 
 __all__ = ["Connections", "copy", "copy_all_tags"]
 
@@ -50,11 +53,12 @@ _SCHEMA1_LAYER: Final = TO_DOCKER[f"{OCI_LAYER}+gzip"]
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
     """Makes the clients of both sides for a cancellation. ``policy`` says when a source that
-    broke is asked again."""
+    broke is asked again, ``book`` is what was learned of layers of V1."""
 
     source: Callable[[Cancellation], Client]
     target: Callable[[Cancellation], Client]
     policy: RetryPolicy
+    book: LayerBook = dataclasses.field(default_factory=MemoryLayerBook)
 
 
 def copy(
@@ -64,22 +68,38 @@ def copy(
     connections: Connections,
     platform: str = "",
     referrers: bool = False,
+    memory: Memory | None = None,
     cancel: Cancellation,
     observer: Observer,
-) -> Descriptor:
-    """Copy an image, byte for byte; returns what ``target`` stands for now.
+) -> Descriptor | None:
+    """Copy an image, byte for byte; returns what ``target`` stands for now, None where both
+    sides are of V1, which has no digests.
 
     An index goes whole; ``platform`` copies the image of one platform in its place, of several
     an index like it that names only those, which has another digest. With
-    ``referrers``, what belongs to what is copied goes along, ahead of the name.
+    ``referrers``, what belongs to what is copied goes along, ahead of the name. Where one side
+    speaks V1, the image becomes what it is there. ``memory`` is that of a copy of many tags.
     """
-    return _run(
-        connections,
-        cancel,
-        lambda inner, origin, client: _Copy(
-            source, target, origin, client, connections.policy, inner, observer
-        ).image(platform, referrers),
-    )
+
+    def work(inner: Cancellation, origin: Client, client: Client) -> Descriptor | None:
+        if isinstance(origin, V1Client) or isinstance(client, V1Client):
+            return copy_v1(
+                source,
+                target,
+                origin=origin,
+                client=client,
+                policy=connections.policy,
+                book=connections.book,
+                platform=platform,
+                referrers=referrers,
+                memory=memory,
+                cancel=inner,
+                observer=observer,
+            )
+        run = _Copy(source, target, origin, client, connections.policy, inner, observer)
+        return run.image(platform, referrers)
+
+    return _run(connections, cancel, work)
 
 
 def copy_all_tags(
@@ -98,6 +118,7 @@ def copy_all_tags(
     referrers under a fallback tag is not copied over the target's own: what it lists is copied,
     and put on that.
     """
+    memory = Memory()
 
     def work(one: Reference) -> bool:
         copy(
@@ -106,6 +127,7 @@ def copy_all_tags(
             connections=connections,
             platform=platform,
             referrers=referrers,
+            memory=memory,
             cancel=cancel,
             observer=observer,
         )
@@ -118,23 +140,19 @@ def copy_all_tags(
 def _run(
     connections: Connections,
     cancel: Cancellation,
-    work: Callable[[Cancellation, V2Client, V2Client], Descriptor],
-) -> Descriptor:
+    work: Callable[[Cancellation, Client, Client], Descriptor | None],
+) -> Descriptor | None:
     """Do the work with clients that are cancelled with the job, and when one part fails."""
     inner = Cancellation()
     remove = cancel.on_cancel(inner.cancel)
     try:
         with connections.source(inner) as origin, connections.target(inner) as client:
-            return work(inner, _v2(origin), _v2(client))
+            return work(inner, origin, client)
     except CancelledError:
         cancel.check()
         raise
     finally:
         remove()
-
-
-def _v2(client: Client) -> V2Client:
-    return needs_v2(client, "from and to which is not copied", "use a registry of V2")
 
 
 class _Copy:

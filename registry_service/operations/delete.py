@@ -27,7 +27,8 @@ from ..reference import Reference
 from ..referrers import is_list
 from ..session.v2 import V2Client
 from .tags import references
-from .versions import Client, needs_v2
+from .v1.delete import delete_tag
+from .versions import Client, V1Client
 
 __all__ = ["Deleted", "delete"]
 
@@ -41,10 +42,11 @@ _UNREADABLE: Final = (ManifestError, DigestMismatchError)
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
     """What is gone: ``state`` is ``untagged`` for a tag whose manifest stays, ``deleted`` for
-    a manifest, and for each tag that went with it."""
+    a manifest, and for each tag that went with it. ``digest`` is the manifest's, of V1 the id of
+    the image that the tag stood for."""
 
     reference: Reference
-    digest: Digest
+    digest: Digest | str
     state: Literal["untagged", "deleted"]
 
 
@@ -60,7 +62,7 @@ def delete(
 
     Of a tag, just the tag, where the registry can do that. Where it cannot, and for a digest,
     the manifest, if no other tag stands for it or for an index with it; with ``force``, whatever
-    else leads to it.
+    else leads to it. V1 deletes tags only, and nothing else is lost with one.
 
     Raises `DoesNotExistError`, and an error with the code ``other-tags`` that names them, or
     ``deletion-off`` for a registry that deletes nothing.
@@ -69,8 +71,10 @@ def delete(
         raise InvalidReferenceError(
             f"{reference}: say what to delete: {reference}:TAG or {reference}@DIGEST"
         )
-    v2 = needs_v2(client, "where nothing is deleted", "ask its operator")
-    run = _Delete(reference, v2, cancel, observer)
+    if isinstance(client, V1Client):
+        image = delete_tag(reference, client=client, cancel=cancel, observer=observer)
+        return [Deleted(reference=reference, digest=image, state="untagged")]
+    run = _Delete(reference, client, cancel, observer)
     if reference.tag is None:
         digest = run.digest_of(str(reference.digest))
     else:

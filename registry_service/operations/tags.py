@@ -10,6 +10,7 @@ from ..errors import (
     DigestMismatchError,
     InvalidDigestError,
     InvalidReferenceError,
+    LayerError,
     ManifestError,
     PlatformError,
     RegistryError,
@@ -84,5 +85,6 @@ def _of_one_tag(error: RegistryError) -> bool:
     if isinstance(error, RegistryHTTPError):
         return not error.retryable
     return isinstance(
-        error, (DigestMismatchError, InvalidDigestError, ManifestError, PlatformError)
+        error,
+        (DigestMismatchError, InvalidDigestError, LayerError, ManifestError, PlatformError),
     )

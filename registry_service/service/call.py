@@ -23,7 +23,7 @@ from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
 from ..operations.versions import Client, Reader
 from ..reference import Reference
-from ..store import Store
+from ..store import LayerBook, MemoryLayerBook, Store
 
 __all__ = [
     "ALL_TAGS",
@@ -94,6 +94,8 @@ class Shared:
         self._store = store
         #: Where the engine reads and writes archives.
         self.places = places or Places()
+        #: What was learned of layers of V1.
+        self.layers: LayerBook = MemoryLayerBook() if store is None else store.layers
 
     @property
     def store(self) -> Store:
@@ -110,9 +112,11 @@ class Shared:
 
     def renewed(self, hosts: HostTable) -> Shared:
         """The same, but for what holds for single hosts."""
-        return Shared(
+        made = Shared(
             registries=self.registries.renewed(hosts), store=self._store, places=self.places
         )
+        made.layers = self.layers
+        return made
 
     def close(self) -> None:
         if self._store is not None:

@@ -100,6 +100,7 @@ def copy(call: Call) -> Status:
             target.host, access, cancel=cancel, observer=call.observer
         ),
         policy=RetryPolicy.of(call.registries.settings),
+        book=call.shared.layers,
     )
     run = copy_all_tags if every else copy_image
     run(

@@ -1,5 +1,10 @@
 """What operations do where a registry speaks V1.
 
+source   a repository of V1, as images are read from it
 push     an image, as a chain of images
 login    whether credentials are taken; accounts are made, too
+relay    a layer of V1 on its way to a registry of V2
+into_v2  copy from V1 to V2
+copy     which copy it is
+delete   tags taken away
 """

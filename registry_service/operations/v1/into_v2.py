@@ -1,0 +1,248 @@
+"""Copy from a V1 registry to one of V2, not through the disk.
+
+A layer of V1 has no digest before it has come, so that the target cannot be asked for it: it is
+sent in parts while it is found out what it is. What a layer is that was here before, the book of
+layers knows; that one is asked for first, and not read again where the target has it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from ...cancel import Cancellation
+from ...descriptor import Descriptor
+from ...digest import Digest
+from ...errors import DigestMismatchError, LayerError, ManifestError, RegistryError
+from ...manifest import Manifest
+from ...media import OCI_LAYER
+from ...observe import Observer, Settled
+from ...reference import Reference
+from ...session.streaming import PART, fill
+from ...session.v2 import V2Client
+from ...store.layerbook import LayerBook
+from ...transport.retry import RetryPolicy
+from ...upgrade import Layer, Step, upgrade
+from ..content import ALL, check_fits, platform_of
+from ..presence import has_blob, has_manifest
+from .relay import LayerRelay
+from .source import Described, V1Source, tag_of
+
+__all__ = ["copy_into_v2"]
+
+_WORKERS: Final = 4
+
+
+def copy_into_v2(
+    source: Reference,
+    target: Reference,
+    *,
+    origin: V1Source,
+    client: V2Client,
+    book: LayerBook,
+    policy: RetryPolicy,
+    platform: str = "",
+    cancel: Cancellation,
+    observer: Observer,
+) -> Descriptor:
+    """Copy the image of a tag as the OCI image that it stands for; returns what ``target`` stands
+    for now. ``cancel`` is that of both clients; it is cancelled when one layer fails."""
+    run = _Copy(target, origin, client, book, policy, cancel, observer)
+    chain = origin.chain(origin.image_id(tag_of(source)))
+    if platform and platform != ALL:
+        has = platform_of(chain[-1].image.raw)
+        if has is not None:
+            check_fits(source, has, platform)
+    return run.image(chain)
+
+
+class _Copy:
+    """What one copy knows. Its own thread settles; layers move in threads of a pool."""
+
+    def __init__(
+        self,
+        target: Reference,
+        origin: V1Source,
+        client: V2Client,
+        book: LayerBook,
+        policy: RetryPolicy,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self.target = target
+        self.origin = origin
+        self.client = client
+        self.book = book
+        self.policy = policy
+        self.cancel = cancel
+        self.observer = observer
+        self.settled: set[Digest] = set()
+
+    def image(self, chain: Sequence[Described]) -> Descriptor:
+        layers = self.layers(chain)
+        made = upgrade(
+            [Step(value=one.image.value, layer=layers.get(one.image.id)) for one in chain]
+        )
+        wanted = self.target.digest
+        if wanted is not None and wanted != made.manifest.digest:
+            raise ManifestError(
+                f"{self.target} asks for another digest than the image has there "
+                f"({made.manifest.digest})"
+            )
+        config = made.manifest.config
+        assert config is not None  # of an image
+        self.settle(config, self.put_small(config, made.config))
+        self.put(made.manifest)
+        return made.manifest.descriptor
+
+    def layers(self, chain: Sequence[Described]) -> dict[str, Layer]:
+        """The layers, each of them at the target, by the ids of their images."""
+        found: dict[str, Layer] = {}
+        pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="copy")
+        try:
+            futures = {pool.submit(self.layer, one): one for one in chain if not one.image.empty}
+            for future in concurrent.futures.as_completed(futures):
+                layer, state = future.result()
+                one = futures[future]
+                found[one.image.id] = layer
+                if _belongs(one, layer):
+                    self.settle(_descriptor(layer), state)
+        except BaseException:
+            self.cancel.cancel()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return found
+
+    def layer(self, one: Described) -> tuple[Layer, str]:
+        """What the layer is, and how it came to the target. One that belongs to no image, since
+        it changes no file, is not sent."""
+        self.cancel.check()
+        stated, host = one.layer, self.origin.host
+        known = self.book.find(host, stated)
+        if known is not None and (not _belongs(one, known) or self.has(_descriptor(known))):
+            return known, "exists"
+        attempt = 0
+        while True:
+            try:
+                layer, state = self.send(one)
+            except (DigestMismatchError, LayerError) as error:
+                self.pause(error, attempt)
+                attempt += 1
+            else:
+                self.book.record(host, stated, layer)
+                return layer, state
+
+    def send(self, one: Described) -> tuple[Layer, str]:
+        with LayerRelay(
+            one.layer,
+            lambda offset: self.origin.open_layer(one.layer, offset),
+            policy=self.policy,
+            cancel=self.cancel,
+            observer=self.observer,
+        ) as relay:
+            memory = memoryview(bytearray(PART))
+            first = memory[: fill(relay, memory)]
+            if len(first) < len(memory):
+                layer = _layer(relay, Digest.of(first))
+                if not _belongs(one, layer):
+                    return layer, "exists"
+                return layer, self.put_small(_descriptor(layer), bytes(first))
+            digest = self.client.put_stream(self.target.repository, _From(first, relay))
+            return _layer(relay, digest), "copied"
+
+    def put_small(self, descriptor: Descriptor, data: bytes) -> str:
+        if self.has(descriptor):
+            return "exists"
+        self.client.put_blob(
+            self.target.repository,
+            descriptor,
+            lambda: io.BytesIO(data),
+            progress=self.observer.progress,
+        )
+        return "copied"
+
+    def has(self, descriptor: Descriptor) -> bool:
+        return has_blob(self.client, self.target.repository, descriptor)
+
+    def put(self, manifest: Manifest) -> None:
+        self.cancel.check()
+        repository, locator = self.target.repository, self.target.locator
+        there = has_manifest(self.client, repository, locator, manifest.digest)
+        if not there:
+            self.client.put_manifest(repository, locator, manifest)
+        self.settle(manifest.descriptor, "exists" if there else "copied")
+
+    def pause(self, error: RegistryError, attempt: int) -> None:
+        """Wait before a layer that came wrong is asked for again. Raises ``error`` where that has
+        been done often enough."""
+        self.cancel.check()
+        if attempt >= self.policy.retries:
+            raise error
+        wait = self.policy.wait(attempt, None, random.random()) or 0.0
+        self.observer.log(
+            "warning", f"{error}; asking for it again", wait=round(wait, 2), attempt=attempt + 1
+        )
+        self.cancel.wait(wait)
+        self.cancel.check()
+
+    def settle(self, descriptor: Descriptor, state: str) -> None:
+        if descriptor.digest in self.settled:
+            return
+        self.settled.add(descriptor.digest)
+        self.observer.settled(
+            Settled(
+                reference=str(self.target),
+                digest=str(descriptor.digest),
+                media_type=descriptor.media_type,
+                size=descriptor.size,
+                state=state,
+            )
+        )
+
+
+class _From:
+    """What was read already, and then what a relay gives: a source that can be begun anew."""
+
+    def __init__(self, first: memoryview, relay: LayerRelay) -> None:
+        self._first = first
+        self._rest = first
+        self._relay = relay
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if not self._rest:
+            return self._relay.readinto(buffer)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def seek(self, offset: int, /) -> int:
+        self._rest = self._first[:0]
+        return self._relay.seek(offset)
+
+    def close(self) -> None:
+        """The relay is closed by who opened it."""
+
+
+def _belongs(one: Described, layer: Layer) -> bool:
+    """Whether the layer is one of the image, and not just that of a step that changed nothing."""
+    return Step(value=one.image.value, layer=layer).content is not None
+
+
+def _layer(relay: LayerRelay, digest: Digest) -> Layer:
+    checked = relay.checked
+    assert checked is not None  # it was read to its end
+    return Layer(
+        digest=digest,
+        size=relay.size,
+        diff_id=checked.diff_id,
+        media_type=f"{OCI_LAYER}+gzip",
+    )
+
+
+def _descriptor(layer: Layer) -> Descriptor:
+    return Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)

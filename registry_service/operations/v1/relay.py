@@ -1,0 +1,135 @@
+"""A layer of V1 on its way to a registry of V2: in gzip, and checked while it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Self
+
+from ...cancel import Cancellation
+from ...compression import CHUNK, compression_of, decompressed, gzipped
+from ...errors import RegistryError
+from ...observe import Observer
+from ...session.blob import RemoteBlob
+from ...session.relay import Resumed
+from ...session.streaming import fill
+from ...transport import BodyError
+from ...transport.retry import RetryPolicy
+from ...v1.layer import CheckedLayer, LayerCheck, StatedLayer
+
+__all__ = ["LayerRelay"]
+
+_PHASE: Final = "copying"
+
+
+class LayerRelay:
+    """The layer as the blob that it becomes: its own bytes where they are gzip, else compressed on
+    the way, which gives the same bytes each time. Used by one thread.
+
+    ``opener`` opens the layer from a place on. A registry that breaks off is asked for the rest.
+    `seek` to 0 begins anew. The last bytes are given out only when the whole is a layer, and the
+    one that the registry says; reading raises `LayerError` and `DigestMismatchError` for another.
+    """
+
+    def __init__(
+        self,
+        stated: StatedLayer,
+        opener: Callable[[int], RemoteBlob],
+        *,
+        policy: RetryPolicy,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self._stated = stated
+        self._cancel = cancel
+        self._observer = observer
+        self._source = Resumed(
+            f"the layer of image {stated.image_id}",
+            stated.stated_size,
+            opener,
+            policy=policy,
+            cancel=cancel,
+            observer=observer,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces = self._blob()
+        self._rest = memoryview(b"")
+        #: What was found out of the layer; None before its end.
+        self.checked: CheckedLayer | None = None
+        #: The bytes that were given out.
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def seek(self, offset: int, /) -> int:
+        """To the start, which is the only place that there is to go."""
+        if offset:
+            raise ValueError("a layer on its way can only be begun anew")
+        if self.size or self._rest:
+            self._source.go_to(0)
+            self._begin()
+        return 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill ``buffer`` as far as is at hand; 0 at the end."""
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self.size += count
+        return count
+
+    def _blob(self) -> Iterator[bytes]:
+        """The blob, of which the last piece comes when the layer has been found right."""
+        memory = memoryview(bytearray(CHUNK))
+        first = bytes(memory[: self._fill(memory)])
+        kind = compression_of(first)
+        layer = self._layer(first, memory)
+        plain = decompressed(layer, kind) if kind else layer
+        made = layer if kind == "gzip" else gzipped(plain)
+        before = b""
+        for piece in made:
+            self._cancel.check()
+            if before:
+                yield before
+            before = piece
+        if before:
+            yield before
+
+    def _layer(self, first: bytes, memory: memoryview) -> Iterator[bytes]:
+        """The bytes of the layer as they come."""
+        check = LayerCheck(self._stated)
+        piece = first
+        while piece:
+            check.update(piece, self._cancel)
+            self._observer.progress(
+                self._stated.image_id,
+                _PHASE,
+                self._source.position,
+                self._stated.stated_size or -1,
+            )
+            yield piece
+            piece = bytes(memory[: self._fill(memory)])
+        self.checked = check.finish(self._cancel)
+
+    def _fill(self, memory: memoryview) -> int:
+        """Raises what the registry says for good; it is no fault of who sends the layer on."""
+        try:
+            return fill(self._source, memory)
+        except BodyError as error:
+            cause = error.__cause__
+            if isinstance(cause, RegistryError) and not cause.retryable:
+                raise cause from None
+            raise

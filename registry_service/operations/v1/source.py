@@ -1,0 +1,200 @@
+"""A repository of a V1 registry, as images are read from it.
+
+An index grants a repository: it names the registries that have it, and gives the tokens for them.
+Each thing is asked of the registry that answered last, and where that fails of the next.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from ...cancel import Cancellation
+from ...errors import CancelledError, DoesNotExistError, ManifestError, ProtocolError, RegistryError
+from ...observe import Observer
+from ...reference import Reference
+from ...session.blob import RemoteBlob
+from ...session.v1.answers import ImageJSON
+from ...session.v1.client import V1Client
+from ...v1.image import V1Image, check_ancestry, check_chain
+from ...v1.layer import StatedLayer
+
+__all__ = ["Described", "Memory", "V1Source", "tag_of"]
+
+_T = TypeVar("_T")
+
+_AT_ONCE: Final = 8  # images whose JSON is asked for
+_REMEMBERED: Final = 16 * 1024 * 1024  # bytes of JSON
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """An image, and what the registry says of its layer."""
+
+    image: V1Image
+    layer: StatedLayer
+
+
+def tag_of(reference: Reference) -> str:
+    """The tag. Raises an error with the code ``needs-v2`` for a digest, which V1 has none of."""
+    if reference.digest is not None or reference.tag is None:
+        raise RegistryError(
+            f"{reference}: {reference.host} speaks V1, whose images have no digest; name a tag",
+            code="needs-v2",
+        )
+    return reference.tag
+
+
+class Memory:
+    """What one operation remembers of a registry's images over many tags: JSON that they share is
+    asked for once, as far as it is small. Thread-safe; one lock guards it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, ImageJSON] = OrderedDict()
+        self._weight = 0
+        self.tags: Mapping[str, str] | None = None
+
+    def find(self, image_id: str) -> ImageJSON | None:
+        with self._lock:
+            return self._known.get(image_id)
+
+    def keep(self, image_id: str, found: ImageJSON) -> None:
+        with self._lock:
+            if image_id in self._known:
+                return
+            self._known[image_id] = found
+            self._weight += len(found.raw)
+            while self._weight > _REMEMBERED:
+                self._weight -= len(self._known.popitem(last=False)[1].raw)
+
+
+class V1Source:
+    """One repository, for one operation; thread-safe. One lock guards which registry answered
+    last. ``memory`` is that of an operation on many tags."""
+
+    def __init__(
+        self,
+        client: V1Client,
+        reference: Reference,
+        *,
+        memory: Memory | None = None,
+        cancel: Cancellation,
+        observer: Observer,
+    ) -> None:
+        self._client = client
+        self._repository = reference.repository
+        self.host = reference.host
+        #: ``host/repository``.
+        self.name = reference.name
+        self._memory = memory or Memory()
+        self._cancel = cancel
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._first = ""
+
+    def tags(self) -> Mapping[str, str]:
+        """The tags with the ids of their images, asked for once. Raises `DoesNotExistError`."""
+        found = self._memory.tags
+        if found is None:
+            grant = self._client.grant(self._repository)
+            found = self._client.remote_tags(grant.endpoints, self._repository, grant.tokens)
+            self._memory.tags = found
+        return found
+
+    def image_id(self, tag: str) -> str:
+        """The image of a tag. Raises `DoesNotExistError`."""
+        found = self.tags().get(tag)
+        if found is None:
+            raise DoesNotExistError(f"image {self.name}:{tag}")
+        return found
+
+    def chain(self, image_id: str) -> tuple[Described, ...]:
+        """An image and all that it lies upon, the lowest first.
+
+        Raises `DoesNotExistError`, and `ManifestError` for what is no such chain.
+        """
+
+        def ask(registry: str, token: Sequence[str]) -> list[str]:
+            return self._client.ancestry(image_id, registry, token)
+
+        ids = check_ancestry(self._document(ask), image_id)
+        pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="v1-json")
+        try:
+            found = list(pool.map(self.described, ids))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        check_chain([one.image for one in found])
+        return tuple(reversed(found))
+
+    def described(self, image_id: str) -> Described:
+        """One image. Raises `DoesNotExistError`, `ManifestError`."""
+        self._cancel.check()
+
+        def ask(registry: str, token: Sequence[str]) -> ImageJSON:
+            return self._client.image_json(image_id, registry, token)
+
+        found = self._memory.find(image_id)
+        if found is None:
+            found = self._document(ask)
+            self._memory.keep(image_id, found)
+        return Described(
+            image=V1Image.parse(found.raw, image_id),
+            layer=StatedLayer(
+                image_id=image_id,
+                json=found.raw,
+                size=found.size,
+                checksum_payload=found.checksum_payload,
+                checksum=found.checksum,
+            ),
+        )
+
+    def open_layer(
+        self, layer: StatedLayer, offset: int, cancel: Cancellation | None = None
+    ) -> RemoteBlob:
+        """The bytes of a layer, as `V1Client.open_layer` gives them."""
+
+        def ask(registry: str, token: Sequence[str]) -> RemoteBlob:
+            return self._client.open_layer(
+                layer.image_id, registry, token, offset, size=layer.size, cancel=cancel
+            )
+
+        return self._ask(ask)
+
+    def _document(self, ask: Callable[[str, Sequence[str]], _T]) -> _T:
+        """A document that is no good is a fault of its image, and of no other one."""
+        try:
+            return self._ask(ask)
+        except ProtocolError as error:
+            if error.retryable:
+                raise
+            raise ManifestError(str(error)) from error
+
+    def _ask(self, ask: Callable[[str, Sequence[str]], _T]) -> _T:
+        """What the first of the registries gives that gives it: the one that answered last is
+        asked first. Raises what the last one failed with that has something else to say than
+        that it does not have it."""
+        grant = self._client.grant(self._repository)
+        with self._lock:
+            first = self._first
+        failure: RegistryError | None = None
+        for registry in sorted(grant.endpoints, key=lambda one: one != first):
+            try:
+                found = ask(registry, grant.tokens)
+            except CancelledError:
+                raise
+            except RegistryError as error:
+                self._observer.log("debug", f"{registry}: {error}")
+                if failure is None or not isinstance(error, DoesNotExistError):
+                    failure = error
+            else:
+                with self._lock:
+                    self._first = registry
+                return found
+        if failure is None:
+            raise RegistryError(f"the index names no registry that has {self.name}")
+        raise failure

@@ -1,0 +1,469 @@
+"""Copy from a V1 registry to one of V2, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import random
+import tarfile
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_real import docker_registry, skopeo
+from support_service import Bench
+
+from engine import Status
+from registry_service.digest import Digest
+from registry_service.testing import Registry
+from registry_service.testing.v1 import V1Registry
+from registry_service.testing.v1.images import (
+    Chain,
+    empty_layer,
+    push_chain,
+    random_archive,
+    random_chain,
+    random_id,
+)
+
+NAME = "test/app"
+CHAIN = random_chain(1, length=3, file_size=60_000)
+LARGE = 5 * 1024 * 1024  # more than what is looked at before it is sent
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "state", retries=3, retry_wait_max=0.05)
+    yield made
+    made.engine.shutdown(grace=0)
+    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+
+
+@pytest.fixture
+def old() -> Iterator[V1Registry]:
+    with V1Registry() as made:
+        yield made
+
+
+@pytest.fixture
+def new() -> Iterator[Registry]:
+    with Registry() as made:
+        yield made
+
+
+def put(
+    registry: V1Registry,
+    layers: list[bytes],
+    tag: str = "1.0",
+    *,
+    more: list[dict[str, Any]] | None = None,
+    checksums: list[str] | None = None,
+) -> list[str]:
+    """An image with these layers, the lowest first, as another tool might have made it."""
+    ids: list[str] = []
+    for number, layer in enumerate(layers):
+        image_id = random_id(f"{tag} {number} {Digest.of(layer)}")
+        value: dict[str, Any] = {"id": image_id, "created": "2014-01-01T00:00:00Z"}
+        if ids:
+            value["parent"] = ids[-1]
+        value.update((more or [{}] * len(layers))[number])
+        registry.put_image(value, layer, checksums=checksums)
+        ids.append(image_id)
+    registry.put_tag(NAME, tag, ids[-1])
+    return ids
+
+
+def noise(size: int) -> bytes:
+    """A tar archive with one file that cannot be compressed."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        info = tarfile.TarInfo("noise")
+        info.size = size
+        tar.addfile(info, io.BytesIO(random.Random(size).randbytes(size)))
+    return file.getvalue()
+
+
+def copied(new: Registry, repository: str, tag: str) -> tuple[dict[str, Any], list[bytes]]:
+    """The configuration of an image, and its layers uncompressed; each is what its digest says."""
+    found = new.manifest(repository, tag)
+    assert found is not None
+    manifest = json.loads(found.raw)
+    blobs = []
+    for one in (manifest["config"], *manifest["layers"]):
+        data = new.blob(repository, one["digest"])
+        assert data is not None
+        assert (str(Digest.of(data)), len(data)) == (one["digest"], one["size"])
+        blobs.append(data)
+    assert {one["mediaType"] for one in manifest["layers"]} <= {
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+    }
+    return json.loads(blobs[0]), [gzip.decompress(one) for one in blobs[1:]]
+
+
+def assert_whole(new: Registry, repository: str, tag: str, chain: Chain = CHAIN) -> None:
+    config, layers = copied(new, repository, tag)
+    assert layers == [one.archive for one in chain.images]
+    assert config["rootfs"]["diff_ids"] == [str(Digest.of(one.archive)) for one in chain.images]
+    assert config["config"] == chain.images[-1].json["config"]
+    assert len(config["history"]) == len(chain.images)
+
+
+def states(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["state"] for row in rows}
+
+
+def kept(bench: Bench) -> list[str]:
+    """What the engine has on disk of content."""
+    found = [one for one in (bench.state / "images").rglob("*") if one.is_file()]
+    return [str(one) for one in found if "blobs" in one.parts or ".partial" in one.name]
+
+
+# what arrives
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_an_image_arrives_as_the_oci_image_that_it_stands_for(
+    bench: Bench, old: V1Registry, new: Registry, gzipped: bool
+) -> None:
+    chain = random_chain(2, length=4, gzipped=gzipped)
+    push_chain(old, NAME, "1.0", chain)
+    rows = bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved/app:2.0")
+    assert_whole(new, "moved/app", "2.0", chain)
+    found = new.manifest("moved/app", "2.0")
+    assert found is not None
+    assert rows[-1] == {
+        "reference": f"{new.host}/moved/app:2.0",
+        "digest": found.digest,
+        "media_type": "application/vnd.oci.image.manifest.v1+json",
+        "size": len(found.raw),
+        "state": "copied",
+    }
+    assert (len(rows), states(rows)) == (6, {"copied"})
+    if gzipped:
+        assert all(new.has_blob("moved/app", str(Digest.of(one.layer))) for one in chain.images)
+    assert kept(bench) == []
+    assert new.open_uploads == 0
+
+
+def test_a_target_without_a_tag_gets_the_source_s(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    push_chain(old, NAME, "1.0", CHAIN)
+    bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/a")
+    assert new.tags("a") == ["1.0"]
+
+
+def test_to_copy_again_moves_nothing(bench: Bench, old: V1Registry, new: Registry) -> None:
+    archive = random_archive(7, 3, 2 * LARGE)
+    put(old, [random_archive(6), gzip.compress(archive, 0, mtime=0)])
+    names = (f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1.0")
+    first = bench.run("copy", *names)
+    old.clear_requests()
+    new.clear_requests()
+    again = bench.run("copy", *names)
+    assert states(again) == {"exists"}
+    assert {row["digest"] for row in again} == {row["digest"] for row in first}
+    assert not [one for one in old.requests if one.path.endswith("/layer")]
+    assert {one.method for one in new.requests} <= {"HEAD", "GET"}
+    # what the target lost is sent again, and nothing else
+    lost = first[0]["digest"]
+    new.delete_blob("moved", lost)
+    rows = bench.run("copy", *names)
+    assert [row["digest"] for row in rows if row["state"] == "copied"] == [lost]
+    assert len([one for one in old.requests if one.path.endswith("/layer")]) == 1
+
+
+def test_another_daemon_sends_no_layer_that_is_small_again(
+    tmp_path: Path, bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    """It reads it, for it does not know what it is, and then asks for it."""
+    push_chain(old, NAME, "1.0", CHAIN)
+    names = (f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1.0")
+    bench.run("copy", *names)
+    new.clear_requests()
+    other = Bench(tmp_path / "other")
+    assert states(other.run("copy", *names)) == {"exists"}
+    assert {one.method for one in new.requests} <= {"HEAD", "GET"}
+    other.engine.shutdown(grace=0)
+
+
+def test_every_tag_and_what_tags_share_once(bench: Bench, old: V1Registry, new: Registry) -> None:
+    push_chain(old, NAME, ["1.0", "latest"], CHAIN)
+    below = CHAIN.images[0]
+    old.put_image({"id": random_id("on it"), "parent": below.id}, random_archive(9))
+    old.put_tag(NAME, "other", random_id("on it"))
+    bench.run("copy", f"{old.host}/{NAME}", f"{new.host}/moved", allTags=True)
+    assert sorted(new.tags("moved")) == ["1.0", "latest", "other"]
+    assert_whole(new, "moved", "latest")
+    asked = [one.path for one in old.requests if one.path.endswith("/layer")]
+    assert len(asked) == len(set(asked)) == 4
+    asked = [one.path for one in old.requests if one.path.endswith(f"{below.id}/json")]
+    assert len(asked) == 1
+    sent = [one for one in new.requests if one.method in ("PUT", "POST")]
+    assert len([one for one in sent if "/manifests/" in one.path]) == 3
+    again = bench.run("copy", f"{old.host}/{NAME}", f"{new.host}/moved", allTags=True)
+    assert states(again) == {"exists"}
+
+
+def test_a_broken_tag_does_not_keep_the_others_back(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    push_chain(old, NAME, ["1.0", "9.0"], CHAIN)
+    (bad,) = put(old, [b"this is no archive at all" * 40], "5.0")
+    (gone,) = put(old, [random_archive(3)], "6.0")
+    old.delete_image(gone)
+    old.put_image(b"no JSON", random_archive(4), image_id=random_id("none"))
+    old.put_tag(NAME, "7.0", random_id("none"))
+    status, message = bench.fail("copy", f"{old.host}/{NAME}", f"{new.host}/moved", allTags=True)
+    assert status is Status.ERROR
+    assert "3 of 5 tags of" in message
+    for words in (f"5.0: the layer of image {bad}", f"6.0: image {gone} does not exist", "7.0: "):
+        assert words in message
+    assert new.tags("moved") == ["1.0", "9.0"]
+    assert new.open_uploads == 0
+
+
+def test_layers_of_steps_that_changed_nothing_stay_behind(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    """Those that say so are not even read. One that is kept on purpose is."""
+    layers = [random_archive(1), empty_layer(), b"not to be read", bytes(1024)]
+    more: list[dict[str, Any]] = [{}, {}, {"throwaway": True}, {"throwaway": False}]
+    ids = put(old, layers, more=more)
+    rows = bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    config, found = copied(new, "moved", "1.0")
+    assert found == [layers[0], bytes(1024)]
+    assert [one.get("empty_layer", False) for one in config["history"]] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    assert len(rows) == 4
+    assert not new.has_blob("moved", str(Digest.of(empty_layer())))
+    assert not [one for one in old.requests if one.path.endswith(f"{ids[2]}/layer")]
+    assert states(bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")) == {"exists"}
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda data: data])
+def test_what_is_not_gzip_becomes_gzip_and_always_the_same(
+    bench: Bench, old: V1Registry, new: Registry, pack: Callable[[bytes], bytes]
+) -> None:
+    archive = random_archive(11, 4, 2 * LARGE)
+    put(old, [pack(archive)])
+    (first, *_) = bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/one")
+    (again, *_) = bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/two")
+    assert first["digest"] == again["digest"]
+    assert copied(new, "two", "1.0")[1] == [archive]
+
+
+def test_a_real_registry_has_the_image_and_skopeo_reads_it(
+    tmp_path: Path, bench: Bench, old: V1Registry
+) -> None:
+    chain = random_chain(4, length=4, file_size=LARGE)
+    push_chain(old, NAME, ["1.0", "2.0"], chain)
+    with docker_registry(tmp_path / "real") as host:
+        bench.run("copy", f"{old.host}/{NAME}", f"{host}/moved/app", allTags=True)
+        shown = json.loads(
+            skopeo("inspect", "--tls-verify=false", f"docker://{host}/moved/app:1.0")
+        )
+        assert sorted(shown["RepoTags"]) == ["1.0", "2.0"]
+        assert shown["Labels"] == {"seed": "4"}
+        layout = tmp_path / "layout"
+        skopeo(
+            "copy", "--src-tls-verify=false", f"docker://{host}/moved/app:2.0", f"oci:{layout}:it"
+        )
+        again = bench.run("copy", f"{old.host}/{NAME}", f"{host}/moved/app", allTags=True)
+        assert states(again) == {"exists"}
+
+
+def test_what_is_asked_of_the_image_is_looked_at_first(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    push_chain(old, NAME, "1.0", CHAIN)
+    names = (f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1.0")
+    _, message = bench.fail("copy", *names, platform="linux/s390x")
+    assert "linux/amd64" in message
+    bench.run("copy", *names, platform="linux/amd64")
+    digest = f"sha256:{'a' * 64}"
+    _, message = bench.fail("copy", f"{old.host}/{NAME}@{digest}", f"{new.host}/no")
+    assert "speaks V1, whose images have no digest; name a tag" in message
+    _, message = bench.fail("copy", names[0], f"{new.host}/no@{digest}")
+    assert "asks for another digest than the image has there" in message
+    _, message = bench.fail("copy", f"{old.host}/{NAME}:none", f"{new.host}/no")
+    assert f"{NAME}:none does not exist" in message
+    _, message = bench.fail("copy", f"{old.host}/test/none:1", f"{new.host}/no")
+    assert "does not exist" in message
+    assert new.tags("no") == []
+
+
+# what goes wrong
+
+
+LAYER_FAULTS = [
+    "drop:after=20000,path=/layer,times=2",
+    "drop:after=0,path=/layer,times=2,reset=yes",
+    "drop:after=0,path=/ancestry,times=2",
+    "status:code=503,path=/layer,times=2",
+    "status:code=500,path=/json,times=2",
+    "corrupt:offset=20000,path=/layer,times=1",
+    "short:after=20000,path=/layer,times=2",
+    "lost-answer:path=/tags,times=2",
+]
+
+
+@pytest.mark.parametrize("fault", LAYER_FAULTS)
+@pytest.mark.parametrize("ranges", ["exact", "original", "none"])
+def test_faults_of_the_source_are_survived(
+    bench: Bench, new: Registry, fault: str, ranges: Any
+) -> None:
+    with V1Registry(ranges=ranges) as old:
+        push_chain(old, NAME, "1.0", CHAIN)
+        old.add_fault(fault)
+        bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    assert_whole(new, "moved", "1.0")
+    assert new.open_uploads == 0
+    assert kept(bench) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "drop:after=20000,path=/blobs/uploads/,method=PATCH,times=2",
+        "drop:after=0,path=/blobs/uploads/,method=POST,times=2",
+        "drop:after=10000,path=/blobs/uploads/,method=PUT,times=2",
+        "lost-answer:path=/blobs/uploads/,method=PATCH,times=2",
+        "lost-answer:path=/blobs/uploads/,method=PUT,times=1",
+        "status:code=503,path=/blobs/uploads/,times=2",
+        "status:code=404,path=/blobs/uploads/,method=PATCH,times=1",
+        "status:code=405,path=/blobs/uploads/,method=PATCH",
+        "status:code=500,path=/manifests/,method=PUT,times=2",
+        "corrupt:offset=4000,path=/blobs/uploads/,method=PUT,times=1",
+    ],
+)
+@pytest.mark.parametrize("size", [60_000, LARGE])
+def test_faults_of_the_target_are_survived(
+    bench: Bench, old: V1Registry, new: Registry, fault: str, size: int
+) -> None:
+    layers = [random_archive(1), noise(size)]
+    put(old, layers)
+    new.add_fault(fault)
+    bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    assert copied(new, "moved", "1.0")[1] == layers
+    assert new.open_uploads == 0
+
+
+def wrong_sum(old: V1Registry) -> None:
+    put(old, [random_archive(1)], checksums=[f"sha256:{'0' * 64}"])
+
+
+def no_tar(old: V1Registry) -> None:
+    put(old, [random_archive(1), gzip.compress(b"text" * 1000)])
+
+
+def cut_off(old: V1Registry) -> None:
+    put(old, [gzip.compress(random_archive(1))[:-20]])
+
+
+def hole(old: V1Registry) -> None:
+    ids = put(old, [random_archive(1), random_archive(2), random_archive(3)])
+    old.put_image({"id": ids[2], "parent": ids[1]}, random_archive(3), ancestry=[ids[2], ids[0]])
+
+
+def loop(old: V1Registry) -> None:
+    ids = put(old, [random_archive(1), random_archive(2)])
+    old.put_image(
+        {"id": ids[1], "parent": ids[0]}, random_archive(2), ancestry=[ids[1], ids[0], ids[1]]
+    )
+
+
+def another_s_json(old: V1Registry) -> None:
+    ids = put(old, [random_archive(1)])
+    old.put_image({"id": random_id("other")}, random_archive(1), image_id=ids[0])
+
+
+def no_layer(old: V1Registry) -> None:
+    ids = put(old, [random_archive(1)])
+    old.put_image({"id": ids[0]}, None)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (wrong_sum, "the registry says that it is"),
+        (no_tar, "the layer of image"),
+        (cut_off, "the gzip stream is cut off"),
+        (hole, "is not in its ancestry"),
+        (loop, "more than once"),
+        (another_s_json, "its JSON is that of"),
+        (no_layer, "layer of the image"),
+    ],
+)
+def test_a_broken_image_is_a_clear_error_and_nothing_is_named(
+    tmp_path: Path,
+    old: V1Registry,
+    new: Registry,
+    broken: Callable[[V1Registry], None],
+    words: str,
+) -> None:
+    bench = Bench(tmp_path / "state", retries=1, retry_wait_max=0.01)
+    broken(old)
+    status, message = bench.fail("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    assert (status, words in message) == (Status.ERROR, True), message
+    assert new.tags("moved") == []
+    assert new.open_uploads == 0
+    assert kept(bench) == []
+    bench.engine.shutdown(grace=0)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_cancel_ends_it_whatever_it_waits_for(
+    bench: Bench, old: V1Registry, new: Registry, side: str
+) -> None:
+    put(old, [noise(2 * LARGE)])
+    if side == "source":
+        hold = old.hold(path="/layer", method="GET", after=LARGE)
+    else:
+        hold = new.hold(path="/blobs/uploads/", method="PATCH")
+    job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    assert hold.entered.wait(30)
+    job.cancel()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert job.status is Status.CANCELLED
+    hold.release()
+    assert new.tags("moved") == []
+    assert kept(bench) == []
+
+
+def test_large_layers_are_never_held_whole(bench: Bench, old: V1Registry, tmp_path: Path) -> None:
+    size = 48 * 1024 * 1024
+    image_id = random_id("large")
+    old.put_synthetic({"id": image_id}, size)
+    old.put_tag(NAME, "1.0", image_id)
+    with Registry(tmp_path / "target") as new:
+        job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1")
+        tracemalloc.start()
+        try:
+            assert job.run() is Status.OK, job.stderr.text()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < size / 2
+
+
+def test_each_side_gets_its_own_credentials(bench: Bench) -> None:
+    with (
+        V1Registry(users={"ann": "of the source"}) as old,
+        Registry(users={"bob": "of the target"}) as new,
+    ):
+        push_chain(old, NAME, "1", CHAIN)
+        names = (f"{old.host}/{NAME}:1", f"{new.host}/moved:1")
+        theirs = {"username": "bob", "password": "of the target"}
+        _, message = bench.fail("copy", *names, targetAuthConfig=theirs)
+        assert f"{old.host} asks for a login" in message

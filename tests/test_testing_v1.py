@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import gzip
@@ -12,6 +13,7 @@ import itertools
 import json
 import re
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,14 @@ def test_what_may_be_kept_is_not_sent_again(filled: V1Registry) -> None:
     since = {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}
     answer = call(filled, "GET", path(TOP, "layer"), headers=since)
     assert (answer.status, answer.body) == (304, b"")
+
+
+@pytest.mark.parametrize("part", ["json", "layer", "ancestry"])
+def test_head_says_what_get_would(filled: V1Registry, part: str) -> None:
+    expected = call(filled, "GET", path(TOP, part))
+    answer = call(filled, "HEAD", path(TOP, part))
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.header("Content-Length") == str(len(expected.body))
 
 
 def test_an_empty_layer_has_no_range(registry: V1Registry) -> None:
@@ -493,6 +503,13 @@ def test_images_can_be_put_that_are_broken(registry: V1Registry) -> None:
         registry.put_image(b"no json", b"")
 
 
+@pytest.mark.parametrize("image_id", ["", "latest", "../../repositories", "F" * 64])
+def test_a_tag_may_stand_for_what_is_no_image(registry: V1Registry, image_id: str) -> None:
+    registry.put_tag("test/app", "odd", image_id)
+    assert call(registry, "GET", "/v1/repositories/test/app/tags").json == {"odd": image_id}
+    assert registry.index_images("test/app") == [{"id": image_id}]
+
+
 def test_a_large_layer_takes_no_space(tmp_path: Path) -> None:
     with V1Registry(tmp_path) as registry:
         size = 3 << 20
@@ -582,6 +599,40 @@ def test_a_request_is_held(filled: V1Registry) -> None:
         assert hold.entered.wait(30)
         hold.release()
         assert connection.getresponse().read() == TOP.layer
+
+
+def test_many_clients_push_one_chain_at_once(tmp_path: Path) -> None:
+    """Whoever comes late is told that the image is there; nobody sees half of one."""
+    allowed = {200, 400, 409}
+    begin = threading.Barrier(4)
+    with V1Registry(tmp_path) as registry:
+
+        def client() -> list[int]:
+            begin.wait(30)
+            return [status for image in CHAIN.images for status in push(registry, image)]
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(client) for _ in range(4)]
+            statuses = [status for future in futures for status in future.result(30)]
+        assert set(statuses) <= allowed
+        assert not [one for one in registry.requests if one.status == 500]
+        for image in CHAIN.images:
+            # One that several had begun may be left to be pushed again.
+            push(registry, image)
+            stored = registry.image(image.id)
+            assert stored is not None
+            assert (stored.complete, stored.layer_bytes) == (True, image.layer)
+        lists = [[{"id": f"{number:064x}"}] for number in range(16)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            body = [json.dumps(one).encode() for one in lists]
+            list(
+                pool.map(
+                    lambda one: call(registry, "PUT", "/v1/repositories/a/b/images", one), body
+                )
+            )
+        known = registry.index_images("a/b")
+        assert known is not None
+        assert sorted(one["id"] for one in known) == [one[0]["id"] for one in lists]
 
 
 def test_the_search_is_that_of_the_other(filled: V1Registry) -> None:

@@ -350,6 +350,16 @@ def test_a_token_of_one_use_opens_a_session() -> None:
         assert call(both.registry, "GET", where(TOP, "layer"), headers=session).status == 401
 
 
+def test_a_session_is_opened_by_an_error_too() -> None:
+    with pair(one_use=True) as both:
+        token = sent(both.token("write"))
+        answer = call(both.registry, "GET", where(BASE, "json"), headers=token)
+        assert answer.status == 404
+        session = {"Cookie": answer.header("Set-Cookie").partition(";")[0]}
+        answer = call(both.registry, "PUT", where(BASE, "json"), BASE.raw, session)
+        assert answer.status == 200
+
+
 def test_a_session_is_of_one_repository_and_another_token_opens_another(filled: Pair) -> None:
     images.push_chain(filled.registry, "anna/other", "latest", CHAIN)
     answer = call(filled.registry, "GET", f"{APP}/tags", headers=sent(filled.token("read")))

@@ -72,10 +72,15 @@ class RegistryApi:
             raise V1Error("Not found", 404)
         repository = repository_of(match)
         admission = self.gate.admit(exchange, repository)
-        if match["part"]:
-            found = self.images.respond(exchange, match["image"], match["part"], admission.token)
-        else:
-            found = self._repository(exchange, match, repository)
+        try:
+            if match["part"]:
+                image_id, part = match["image"], match["part"]
+                found = self.images.respond(exchange, image_id, part, admission.token)
+            else:
+                found = self._repository(exchange, match, repository)
+        except V1Error as error:
+            # The token may be used up now, whatever came of it: the session is not to be lost.
+            found = error.response()
         return found.having(*admission.headers)
 
     def _repository(

@@ -28,5 +28,6 @@ def merged(new: Iterable[dict[str, Any]], old: Iterable[dict[str, Any]]) -> list
     for one in (*new, *old):
         image_id = one["id"]
         if "checksum" not in found.get(image_id, {}):
-            found[image_id] = {key: one[key] for key in ("id", "checksum") if one.get(key)}
+            checksum = one.get("checksum")
+            found[image_id] = {"id": image_id, **({"checksum": checksum} if checksum else {})}
     return list(found.values())

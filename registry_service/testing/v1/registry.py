@@ -283,8 +283,9 @@ class V1Registry(Server):
         return self._chain(parent) if isinstance(parent, str) and is_image_id(parent) else []
 
     def _chain(self, image_id: str) -> list[str]:
+        known = self._storage.ancestry(image_id) if is_image_id(image_id) else None
         try:
-            found = json.loads(self._storage.ancestry(image_id) or b"")
+            found = json.loads(known or b"")
         except ValueError:
             found = None
         return list(map(str, found)) if isinstance(found, list) else [image_id]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_archives import oci, write_tar
+from support_archives import COMPRESS, oci, write_tar
 from support_manifests import document
 from support_service import Bench
 from support_store import damage, make_store
@@ -21,10 +19,11 @@ from support_v1_push import Answering, Made, keep, made_image, puts, rich_archiv
 from engine import Status
 from registry_service.digest import Digest
 from registry_service.media import OCI_INDEX, OCI_MANIFEST
+from registry_service.testing import LoggedRequest
 from registry_service.testing.exchange import Exchange
 from registry_service.testing.images import random_image
 from registry_service.testing.message import Response
-from registry_service.testing.v1 import StoredImage, V1Registry
+from registry_service.testing.v1 import Account, StoredImage, V1Index, V1Registry
 from registry_service.testing.v1.message import V1Error
 from registry_service.v1.chain import EMPTY_LAYER, Link, chain_of
 
@@ -146,7 +145,7 @@ def test_the_index_is_told_the_checksums(registry: V1Registry, bench: Bench) -> 
     assert all(one["checksum"].startswith("tarsum+sha256:") for one in listed)
 
 
-@pytest.mark.parametrize("pack", [bytes, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("pack", [bytes, *COMPRESS.values()], ids=["plain", *COMPRESS])
 def test_a_layer_that_is_not_gzip_is_compressed_on_the_way(
     registry: V1Registry, bench: Bench, pack: Callable[[bytes], bytes]
 ) -> None:
@@ -293,6 +292,73 @@ def test_each_registry_that_the_index_names_gets_it(bench: Bench) -> None:
         two.clear_requests()
         assert set(states(bench.run("push", name))) == {"exists"}
         assert puts(two) == []
+
+
+# an index with accounts
+
+ANNA = {"username": "anna", "password": "secret"}
+
+
+@pytest.fixture
+def registered() -> Iterator[tuple[V1Index, V1Registry]]:
+    accounts = [
+        Account(name="anna", password="secret"),
+        Account(name="carl", password="secret", grants=("pull:anna/*",)),
+    ]
+    with V1Registry(role="registry") as own, V1Index(registries=[own], accounts=accounts) as index:
+        yield index, own
+
+
+def test_an_index_gives_the_token_for_the_registry(
+    registered: tuple[V1Index, V1Registry], bench: Bench
+) -> None:
+    index, registry = registered
+    name = f"{index.host}/anna/app:1"
+    keep(bench.state, name, IMAGE)
+    bench.run("push", name, authConfig=ANNA)
+    assert registry.tags("anna/app") == {"1": ids(IMAGE)[-1]}
+    assert sorted(registry.image_ids()) == sorted(ids(IMAGE))
+    listed = index.images("anna/app")
+    assert listed is not None
+    assert {one["id"] for one in listed} == set(ids(IMAGE))
+    assert all(one["checksum"].startswith("tarsum+sha256:") for one in listed)
+    assert all(one.scheme != "Basic" for one in registry.requests)
+    registry.clear_requests()
+    assert set(states(bench.run("push", name, authConfig=ANNA))) == {"exists"}
+    assert puts(registry) == []
+
+
+def test_who_may_not_push_is_told_so(registered: tuple[V1Index, V1Registry], bench: Bench) -> None:
+    index, registry = registered
+    name = f"{index.host}/anna/app:1"
+    keep(bench.state, name, IMAGE)
+    for auth in ({}, {**ANNA, "password": "wrong"}, {**ANNA, "username": "carl"}):
+        _, said = bench.fail("push", name, authConfig=auth)
+        assert index.host in said
+        assert "secret" not in said
+    assert registry.image_ids() == []
+
+
+def test_a_token_that_runs_out_on_the_way_is_asked_for_again(bench: Bench) -> None:
+    """However often: each image here takes longer than a token lasts."""
+    now = [1000.0]
+
+    def later(request: LoggedRequest) -> None:
+        if request.method == "PUT" and request.path.endswith("/checksum"):
+            now[0] += 100
+
+    registry = V1Registry(role="registry", on_request=later, cookies=False)
+    index = V1Index(
+        registries=[registry], accounts={"anna": "secret"}, token_lifetime=60, clock=lambda: now[0]
+    )
+    with registry, index:
+        name = f"{index.host}/anna/app:1"
+        keep(bench.state, name, IMAGE)
+        bench.run("push", name, authConfig=ANNA)
+        assert registry.tags("anna/app") == {"1": ids(IMAGE)[-1]}
+        assert len(puts(registry)) == len(set(puts(registry))) == 9
+        asked = [one for one in index.requests if one.path == "/v1/repositories/anna/app/"]
+        assert len(asked) == 1 + len(ids(IMAGE))
 
 
 # what a registry answers

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from ...cancel import Cancellation
 from ...descriptor import Descriptor
@@ -21,6 +22,7 @@ from ...errors import (
     AlreadyExistsError,
     DoesNotExistError,
     InvalidReferenceError,
+    LoginRequiredError,
     ManifestError,
     PlatformError,
     RegistryError,
@@ -35,10 +37,12 @@ from ...session.v1.client import V1Client
 from ...store import Content
 from ...v1.chain import EMPTY_LAYER, Link, chain_of
 from ...v1.outgoing import OutgoingLayer
-from ...v1.values import ImgData
+from ...v1.values import ImgData, RepositoryData
 from ..content import Node, platforms
 
 __all__ = ["Planned", "planned", "push"]
+
+_T = TypeVar("_T")
 
 _CONFIG_LIMIT: Final = 4 * 1024 * 1024
 _EMPTY: Final = Descriptor(
@@ -152,6 +156,30 @@ def push(
     run.all()
 
 
+class _Grant:
+    """What the index grants for one push: where to send the images, and the token for that. It is
+    asked again where a token that was good runs out, as it may while large layers are sent."""
+
+    def __init__(self, ask: Callable[[], RepositoryData]) -> None:
+        self._ask = ask
+        data = ask()
+        self.endpoints = data.endpoints
+        self._tokens = data.tokens
+        self._good = False
+
+    def let(self, work: Callable[[Sequence[str]], _T]) -> _T:
+        """Do it with the token."""
+        try:
+            done = work(self._tokens)
+        except LoginRequiredError:
+            if not self._good:
+                raise
+            self._tokens = self._ask().tokens
+            done = work(self._tokens)
+        self._good = True
+        return done
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Push:
     reference: Reference
@@ -169,29 +197,26 @@ class _Push:
         top = chain[-1].image.id
         tag = self.reference.tag or ""
         listed = [ImgData(id=link.image.id, tag=tag if link is chain[-1] else "") for link in chain]
-        data = self.client.put_index(repository, listed, False, ())
+        grant = _Grant(lambda: self.client.put_index(repository, listed, False, ()))
         tagged = False
-        for registry in data.endpoints:
-            if registry == data.endpoints[-1]:
-                self.last(registry, data.tokens)
-            else:
-                for link in chain:
-                    self.image(link, registry, data.tokens)
-            tagged = self.tag(top, tag, registry, data.tokens) or tagged
-        self.client.put_index(repository, self.confirmed(), True, data.endpoints)
+        for registry in grant.endpoints:
+            self.images(registry, grant)
+            put = grant.let(functools.partial(self.tag, top, tag, registry))
+            tagged = put or tagged
+        self.client.put_index(repository, self.confirmed(), True, grant.endpoints)
         self.observer.log("info", f"{self.reference} is the image {top} there")
         self.settle(self.plan.config, "pushed" if top in self.sent else "exists")
         self.settle(self.plan.descriptor, "pushed" if self.sent or tagged else "exists")
 
-    def last(self, registry: str, token: Sequence[str]) -> None:
-        """The images to the last of the registries: a layer is told with the last image that has
-        it, when it is known what became of it everywhere."""
+    def images(self, registry: str, grant: _Grant) -> None:
+        """The chain to one of the registries. To the last of them, a layer is told with the last
+        image that has it, when it is known what became of it everywhere."""
         chain = self.plan.chain
         ends = {one.layer.digest: one for one in chain if one.layer is not None}
         for link in chain:
-            self.image(link, registry, token)
+            grant.let(functools.partial(self.image, link, registry))
             layer = link.layer
-            if layer is not None and ends[layer.digest] is link:
+            if registry == grant.endpoints[-1] and layer and ends[layer.digest] is link:
                 self.settle(layer, "pushed" if layer.digest in self.layers else "exists")
 
     def image(self, link: Link, registry: str, token: Sequence[str]) -> None:

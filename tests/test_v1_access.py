@@ -11,6 +11,9 @@ import pytest
 from scripted import Authority, Request, Scripted, scripted
 from support_hosts import HostBench, section
 
+from engine import Status
+from registry_service.testing import Registry
+from registry_service.testing.images import push_image, random_image
 from registry_service.testing.v1 import V1Registry
 from registry_service.testing.v1.images import push_chain, random_chain
 
@@ -166,3 +169,45 @@ def test_a_tag_is_deleted_and_the_image_stays(tmp_path: Path) -> None:
         said = bench.fail("delete", f"{name}@sha256:{chain.id}")
         assert "speaks V1, whose images have no digest; name a tag" in said
         assert server.tags("test/app") == {"2.0": chain.id}
+
+
+@pytest.mark.parametrize(
+    ("repository", "words"),
+    [("a/b/c", "has no further '/', such as 'a/b-c'"), ("x/app", "not 'x'")],
+)
+def test_a_name_that_v1_does_not_have_is_refused_before_anything_is_sent(
+    tmp_path: Path, old: Scripted, repository: str, words: str
+) -> None:
+    name = f"{old.host}/{repository}"
+    with Registry() as new, HostBench(tmp_path / "e", "") as bench:
+        push_image(new, repository, "1", random_image(1))
+        here = f"{new.host}/{repository}:1"
+        bench.run("pull", here)
+        bench.run("tag", here, f"{name}:1")
+        calls: list[tuple[str, ...]] = [
+            ("tags", name),
+            ("pull", f"{name}:1"),
+            ("inspect", f"{name}:2"),  # the store has no such image
+            ("delete", f"{name}:1"),
+            ("push", f"{name}:1"),
+            ("copy", f"{name}:1", here),
+            ("copy", here, f"{name}:1"),
+        ]
+        for call in calls:
+            job = bench.job(*call)
+            assert job.run() is Status.USAGE, call
+            assert job.end is not None
+            assert job.end.code == "invalid-repository-name"
+            assert f"'{name}': {old.host} speaks the registry protocol V1" in job.end.message
+            assert words in job.end.message
+        assert new.tags(repository) == ["1"]
+    assert {path for _, path, _ in old.requests} == {"/v2/", "/v1/_ping"}
+
+
+def test_the_products_of_the_configuration_are_named_on_v1_too(
+    tmp_path: Path, old: Scripted
+) -> None:
+    with HostBench(tmp_path / "e", "", user_agent=["builder/2"]) as bench:
+        bench.run("tags", f"{old.host}/test/app", metaHeaders={"X-Meta": ["a"]})
+    agents = {headers["User-Agent"] for _, _, headers in old.requests}
+    assert agents == {"builder/2 registry-engine/0.1"}

@@ -54,7 +54,7 @@ def login(
         return _login(
             auth_config,
             registries,
-            request_factory or HTTPRequestFactory(products=registries.settings.user_agent),
+            request_factory or HTTPRequestFactory(),
             cancel or Cancellation(),
             observer or Observer(),
             offline,

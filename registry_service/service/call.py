@@ -21,7 +21,7 @@ from ..hostrules import HostTable
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
-from ..operations.versions import Client, Reader
+from ..operations.versions import Client, Reader, knowing
 from ..reference import Reference
 from ..store import LayerBook, MemoryLayerBook, Store
 
@@ -162,15 +162,17 @@ class Call:
 
     def client(self, reference: Reference, cancel: Cancellation | None = None) -> Client:
         """The registry of that reference, for this caller."""
-        return self.registries.client(
+        client = self.registries.client(
             reference.host, self.access, cancel=cancel or self.cancel, observer=self.observer
         )
+        return knowing(client, reference)
 
     def reader(self, reference: Reference) -> Reader:
         """What that reference is read from: its registry, or the mirrors of that."""
-        return self.registries.reader(
+        reader = self.registries.reader(
             reference.host, self.access, cancel=self.cancel, observer=self.observer
         )
+        return knowing(reader, reference)
 
     def repository(self, why: str = "") -> Reference:
         """The first argument as a repository. Raises `UsageError` for one with a tag or a

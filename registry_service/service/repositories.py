@@ -17,6 +17,7 @@ from ..operations.access import Access, host_of
 from ..operations.copy import Connections, copy_all_tags
 from ..operations.copy import copy as copy_image
 from ..operations.delete import delete as delete_manifest
+from ..operations.versions import knowing
 from ..reference import DEFAULT_HOST, Reference
 from ..transport.retry import RetryPolicy
 from .call import (
@@ -96,8 +97,9 @@ def copy(call: Call) -> Status:
     access = _target_access(call, source, target)
     connections = Connections(
         source=partial(call.client, source),
-        target=lambda cancel: call.registries.client(
-            target.host, access, cancel=cancel, observer=call.observer
+        target=lambda cancel: knowing(
+            call.registries.client(target.host, access, cancel=cancel, observer=call.observer),
+            target,
         ),
         policy=RetryPolicy.of(call.registries.settings),
         book=call.shared.layers,

@@ -213,6 +213,8 @@ class Transport:
         raise ProtocolError(f"{method} {show_url(url)}: more than {_REDIRECTS} redirects")
 
     def _merged(self, headers: Mapping[str, str]) -> dict[str, str]:
+        if headers.get("User-Agent") == PRODUCT:  # it names nobody: the settings may name some
+            headers = {name: value for name, value in headers.items() if name != "User-Agent"}
         given = {name.lower() for name in headers}
         common = {name: value for name, value in self._headers.items() if name.lower() not in given}
         return {**common, **headers}

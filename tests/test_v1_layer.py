@@ -8,6 +8,7 @@ import hashlib
 import io
 import lzma
 import random
+import re
 import tarfile
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from registry_service.cancel import Cancellation
 from registry_service.compression import gzipped
 from registry_service.digest import Digest
 from registry_service.errors import CancelledError, DigestMismatchError, LayerError
+from registry_service.tarsums import tarsum
 from registry_service.v1.layer import CheckedLayer, LayerCheck, StatedLayer
 from registry_service.v1.tarcheck import TarCheck
 
@@ -164,6 +166,25 @@ def test_what_a_registry_says_of_the_size_and_the_sum_has_to_be_so() -> None:
     with pytest.raises(DigestMismatchError, match=payload):
         checked(data, wrong)
     assert checked(data, StatedLayer(image_id=IMAGE, json=JSON, size=0)).size == len(data)
+
+
+@pytest.mark.parametrize("version", ["tarsum", "tarsum.v1", "tarsum.dev"])
+def test_a_tarsum_that_a_registry_says_has_to_be_so(version: str) -> None:
+    data = gzip.compress(archive(tarfile.GNU_FORMAT, ("a", tarfile.REGTYPE, b"x")))
+    right = tarsum(data, version=version, json=JSON)
+    assert checked(data, StatedLayer(image_id=IMAGE, json=JSON, checksum=right)).size == len(data)
+    wrong = right.replace(right[-4:], "ffff")
+    with pytest.raises(DigestMismatchError, match=re.escape(wrong)):
+        checked(data, StatedLayer(image_id=IMAGE, json=JSON, checksum=wrong))
+    payload = "sha256:" + hashlib.sha256(JSON + b"\n" + data).hexdigest()
+    both = StatedLayer(image_id=IMAGE, json=JSON, checksum=wrong, checksum_payload=payload)
+    assert checked(data, both).size == len(data)  # the bytes are known to be right
+
+
+def test_a_tarsum_that_nobody_can_compute_says_nothing() -> None:
+    data = archive(tarfile.GNU_FORMAT, ("a", tarfile.REGTYPE, b"x"))
+    says = StatedLayer(image_id=IMAGE, json=JSON, checksum="tarsum.v9+sha256:00")
+    assert checked(data, says).size == len(data)
 
 
 def test_a_little_that_becomes_very_much_is_given_up_when_it_is_cancelled() -> None:

@@ -1,11 +1,14 @@
 """A layer of V1, looked into while it comes: it has no digest that says what it should be.
 
-What a registry says of it stands beside the image's JSON: how many bytes it has, and a sum of the
-bytes that were sent. Whatever of that is there has to be so, and the layer has to be a tar archive.
+What a registry says of it stands beside the image's JSON: how many bytes it has, a sum of the bytes
+that were sent, or the TarSum of the archive. Whatever of that is there has to be so, and the layer
+has to be a tar archive. Where the sum of the bytes is right, nothing is left to say for the TarSum,
+and it is not looked at: servers computed it in several ways.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -14,7 +17,8 @@ from typing import Final
 from ..cancel import Cancellation
 from ..compression import LONGEST_MAGIC, Unpacker, compression_of
 from ..digest import Digest
-from ..errors import ArchiveError, DigestMismatchError, LayerError
+from ..errors import ArchiveError, DigestMismatchError, InvalidTarSumError, LayerError
+from ..tarsums import TarSum, TarSummer
 from .image import check_image_id
 from .tarcheck import TarCheck
 
@@ -69,6 +73,7 @@ class LayerCheck:
         self._head: bytes | None = b""  # until it is known how it is compressed
         self._compression = ""
         self._unpacker: Unpacker | None = None
+        self._tarsum: TarSummer | None = None
         self._size = 0
 
     def update(self, data: bytes | memoryview, cancel: Cancellation) -> None:
@@ -83,14 +88,14 @@ class LayerCheck:
             if len(data) < LONGEST_MAGIC:
                 self._head = data
                 return
-            self._begin(data)
+            self._begin(data, cancel)
         self._pass(data, cancel)
 
     def finish(self, cancel: Cancellation) -> CheckedLayer:
         """That was all. Raises `LayerError`, `DigestMismatchError`, `CancelledError`."""
         if self._head is not None:
             rest = self._head
-            self._begin(rest)
+            self._begin(rest, cancel)
             self._pass(rest, cancel)
         self._check_stated()
         try:
@@ -100,7 +105,8 @@ class LayerCheck:
             raise self._bad(str(error)) from None
         try:
             self._tar.end()
-        except LayerError as error:
+            self._check_tarsum()
+        except ArchiveError as error:
             raise self._bad(str(error)) from None
         return CheckedLayer(
             digest=Digest(algorithm="sha256", hex=self._raw.hexdigest()),
@@ -109,8 +115,12 @@ class LayerCheck:
             compression=self._compression,
         )
 
-    def _begin(self, head: bytes) -> None:
+    def _begin(self, head: bytes, cancel: Cancellation) -> None:
         self._head = None
+        if self._stated.checksum and not self._payload_wanted:
+            with contextlib.suppress(InvalidTarSumError):  # what nobody can compute says nothing
+                stated = TarSum.parse(self._stated.checksum)
+                self._tarsum = TarSummer(stated.version, stated.algorithm, cancel=cancel)
         self._compression = compression_of(head)
         if self._compression:
             self._unpacker = Unpacker(self._compression)
@@ -121,6 +131,8 @@ class LayerCheck:
                 cancel.check()
                 self._diff.update(piece)
                 self._tar.feed(piece)
+                if self._tarsum is not None:
+                    self._tarsum.update(piece)
         except ArchiveError as error:
             raise self._bad(str(error)) from None
 
@@ -139,6 +151,19 @@ class LayerCheck:
                 f"with the image's JSON, the checksum {actual}; the registry says that it is "
                 f"{stated.checksum_payload}",
                 expected=stated.checksum_payload,
+                actual=actual,
+                size=self._size,
+            )
+
+    def _check_tarsum(self) -> None:
+        if self._tarsum is None:
+            return
+        actual = self._tarsum.sum(self._stated.json)
+        if actual != self._stated.checksum:
+            raise DigestMismatchError(
+                f"the layer of image {self._stated.image_id}: its TarSum is {actual}; the registry "
+                f"says that it is {self._stated.checksum}",
+                expected=self._stated.checksum,
                 actual=actual,
                 size=self._size,
             )

@@ -9,7 +9,7 @@ what that needs; what went away nevertheless is brought again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
@@ -17,10 +17,10 @@ from ..digest import Digest
 from ..errors import DoesNotExistError, GoneError
 from ..reference import Reference
 from ..session.reader import ImageReader
-from ..store import Claim, Lease, Store, Transfer, Unrecorded
+from ..store import Claim, Lease, Store, Ticket, Unrecorded
 from .content import Node, find
 
-__all__ = ["Keeping", "claim_of", "claim_of_file", "held_whole", "pin_tree"]
+__all__ = ["Keeping", "claim_of", "claim_of_file", "claim_on_v1", "held_whole", "pin_tree"]
 
 _TRIES: Final = 4
 
@@ -36,6 +36,16 @@ def claim_of(reference: Reference, client: ImageReader, store: Store) -> Claim:
         host=reference.host,
         repository=reference.repository,
         probe=probe,
+    )
+
+
+def claim_on_v1(reference: Reference, store: Store) -> Claim:
+    """The claim of a repository of V1, which cannot be asked for a digest."""
+    return Claim(
+        origins=store.origins,
+        host=reference.host,
+        repository=reference.repository,
+        probe=lambda one, cancel: False,
     )
 
 
@@ -97,6 +107,10 @@ class Keeping:
         if not all(self._store.has(one.digest, one.size) for one in descriptors):
             self._lease.pin(one.digest for one in descriptors)
 
+    def pin(self, digest: Digest) -> None:
+        """Keep what comes, before it is there. From any thread."""
+        self._lease.pin([digest])
+
     def put(self, raw: bytes, media_type: str, digest: Digest) -> None:
         """Put a document that the registry gave, or that was made of what it gave."""
         self._documents[digest] = raw, media_type
@@ -110,7 +124,7 @@ class Keeping:
         self,
         reference: Reference,
         descriptor: Descriptor,
-        fetch: Callable[[Descriptor], Transfer],
+        fetch: Callable[[Descriptor], Ticket[Any]],
         cancel: Cancellation,
     ) -> None:
         """Give the name, with all of this in the store. What is gone is brought again, and
@@ -129,7 +143,7 @@ class Keeping:
     def _bring(
         self,
         gone: Sequence[Digest],
-        fetch: Callable[[Descriptor], Transfer],
+        fetch: Callable[[Descriptor], Ticket[Any]],
         cancel: Cancellation,
     ) -> None:
         for digest in gone:

@@ -30,9 +30,10 @@ from .content import (
     tree,
 )
 from .keeping import held_whole
-from .looking import CONFIG_LIMIT, Looker, look
+from .looking import CONFIG_LIMIT, Looker, look_remote, look_stored
 from .schema1 import show
-from .versions import Reader
+from .v1.look import Seen, look_on_v1
+from .versions import Reader, V1Client
 
 __all__ = ["Inspection", "StoredImage", "images", "inspect", "tag"]
 
@@ -56,7 +57,8 @@ class StoredImage:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """A manifest and its configuration. ``source`` is ``store`` or ``registry``; ``size``
-    counts the manifest, the configuration and the layers, in bytes, as the manifest says."""
+    counts the manifest, the configuration and the layers, in bytes, as the manifest says. Of a
+    registry that speaks V1 it is what `Seen` says."""
 
     reference: str
     digest: str
@@ -138,7 +140,15 @@ def inspect(
     a row is left out, and ``observer`` is told why.
     """
     observer = observer or Observer()
-    reader, top, manifest = look(reference, store=store, connect=connect, remote=remote)
+    found = None if remote else look_stored(reference, store)
+    if found is None:
+        client = connect()
+        if isinstance(client, V1Client):
+            seen = look_on_v1(reference, client, store.layers, platform, observer)
+            yield _fitted(_on_v1(str(reference), seen), observer)
+            return
+        found = look_remote(reference, client)
+    reader, top, manifest = found
     if manifest.schema1 is not None:
         yield _fitted(_old(str(reference), manifest, manifest.schema1, reader.source), observer)
         return
@@ -155,7 +165,8 @@ def _fitted(inspection: Inspection, observer: Observer) -> Inspection:
     empty: dict[str, Any] = {"annotations": {}, "layers": (), "config": None}
     left_out = too_heavy({name: getattr(inspection, name) for name in empty})
     for name, why in left_out.items():
-        text = f"{inspection.digest}: 'inspect' cannot show '{name}': {why}"
+        which = inspection.digest or inspection.reference
+        text = f"{which}: 'inspect' cannot show '{name}': {why}"
         observer.log("warning", text)
     return dataclasses.replace(inspection, **{name: empty[name] for name in left_out})
 
@@ -174,6 +185,22 @@ def _old(reference: str, manifest: Manifest, data: ManifestData, source: str) ->
         annotations={},
         config=shown.config,
         source=source,
+    )
+
+
+def _on_v1(reference: str, seen: Seen) -> Inspection:
+    """An image of V1, as its registry has it."""
+    return Inspection(
+        reference=reference,
+        digest=seen.digest,
+        media_type=seen.media_type,
+        size=seen.size,
+        platform=str(seen.platform),
+        created=_created(seen.config),
+        layers=seen.layers,
+        annotations={},
+        config=seen.config,
+        source="registry",
     )
 
 

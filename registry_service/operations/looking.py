@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..descriptor import Descriptor
 from ..digest import Digest
@@ -15,9 +15,18 @@ from ..reference import Reference
 from ..session.reader import ImageReader
 from ..store import Store
 from .content import ALL, check_fits, choose, find, names_platform, platform_of, read_manifest
-from .versions import Reader, needs_v2
+from .v1.look import json_on_v1
+from .versions import Reader, V1Client, needs_v2
 
-__all__ = ["CONFIG_LIMIT", "Looker", "Part", "digest_of", "document", "look"]
+__all__ = [
+    "CONFIG_LIMIT",
+    "Looker",
+    "Part",
+    "digest_of",
+    "document",
+    "look_remote",
+    "look_stored",
+]
 
 CONFIG_LIMIT: Final = 4 * 1024 * 1024
 
@@ -54,6 +63,10 @@ class Looker:
         return self._store.read(descriptor.digest, CONFIG_LIMIT)
 
 
+#: What a name stands for, and where its parts are looked for.
+Found: TypeAlias = tuple[Looker, Descriptor, Manifest]
+
+
 class _Remote(Looker):
     source = "registry"
 
@@ -74,20 +87,20 @@ class _Remote(Looker):
         return self._client.read_blob(self._repository, descriptor, limit=CONFIG_LIMIT)
 
 
-def look(
-    reference: Reference, *, store: Store, connect: Callable[[], Reader], remote: bool
-) -> tuple[Looker, Descriptor, Manifest]:
-    """What the name stands for, and where its parts are looked for: in the store, or where that
-    has no such image, or with ``remote``, in the registry or its mirrors."""
-    if not remote:
-        top = _stored(reference, store)
-        if top is not None:
-            reader = Looker(store)
-            manifest = reader.manifest(top)
-            if manifest is None:
-                raise ManifestError(f"the store has {reference} by name, but not its manifest")
-            return reader, top, manifest
-    client = needs_v2(connect(), *_NO_MANIFEST)
+def look_stored(reference: Reference, store: Store) -> Found | None:
+    """What the name stands for in the store."""
+    top = _stored(reference, store)
+    if top is None:
+        return None
+    reader = Looker(store)
+    manifest = reader.manifest(top)
+    if manifest is None:
+        raise ManifestError(f"the store has {reference} by name, but not its manifest")
+    return reader, top, manifest
+
+
+def look_remote(reference: Reference, client: ImageReader) -> Found:
+    """What the name stands for over there."""
     manifest = client.get_manifest(reference.repository, reference.locator)
     return _Remote(client, reference.repository), manifest.descriptor, manifest
 
@@ -112,7 +125,9 @@ def digest_of(
     """The digest of what the name stands for, or of the image of one platform. A registry is
     not asked for a manifest where its word for the digest is enough."""
     if platform:
-        return _image(reference, store, connect, remote, platform)[1].digest
+        found = None if remote else look_stored(reference, store)
+        found = found or look_remote(reference, needs_v2(connect(), *_NO_MANIFEST))
+        return _image(reference, found, platform)[1].digest
     top = None if remote else _stored(reference, store)
     if top is None:
         client = needs_v2(connect(), *_NO_MANIFEST)
@@ -134,11 +149,18 @@ def document(
     """The manifest that the name stands for, or the configuration of its image, byte for byte.
 
     ``platform`` takes the image of one platform of an index; for a configuration, this
-    machine's without one. Raises `PlatformError`, `ManifestError` where there is none.
+    machine's without one. Of a registry that speaks V1 it is the image's own JSON; a manifest
+    such a one has not. Raises `PlatformError`, `ManifestError` where there is none.
     """
+    found = None if remote else look_stored(reference, store)
+    if found is None:
+        client = connect()
+        if part is Part.CONFIG and isinstance(client, V1Client):
+            return json_on_v1(reference, client, platform)
+        found = look_remote(reference, needs_v2(client, *_NO_MANIFEST))
     if part is Part.MANIFEST and not platform:
-        return look(reference, store=store, connect=connect, remote=remote)[2].raw
-    reader, manifest = _image(reference, store, connect, remote, platform)
+        return found[2].raw
+    reader, manifest = _image(reference, found, platform)
     if part is Part.MANIFEST:
         return manifest.raw
     if manifest.config is None:
@@ -149,15 +171,9 @@ def document(
     return raw
 
 
-def _image(
-    reference: Reference,
-    store: Store,
-    connect: Callable[[], Reader],
-    remote: bool,
-    platform: str,
-) -> tuple[Looker, Manifest]:
+def _image(reference: Reference, found: Found, platform: str) -> tuple[Looker, Manifest]:
     """The image of one platform, this machine's without a wish."""
-    reader, top, manifest = look(reference, store=store, connect=connect, remote=remote)
+    reader, top, manifest = found
     for _ in range(_DEEPEST):
         if not manifest.is_index:
             break

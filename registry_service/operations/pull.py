@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..manifest import MANIFEST_LIMIT, Manifest
 from ..media import OCI_CONFIG
-from ..observe import Observer, Settled
+from ..observe import Observer
 from ..reference import Reference
 from ..referrers import is_fallback_tag, is_list
 from ..schema1 import ManifestData
@@ -40,13 +40,13 @@ from .content import (
     is_manifest,
     names_platform,
     read_manifest,
-    tree,
 )
-from .convert import pulled_tree
 from .keeping import Keeping, claim_of
+from .pulled import Pulled
 from .schema1 import converted_from, origin_of, platform_of_schema1, upgraded
 from .tags import each_tag
-from .versions import Reader, needs_v2
+from .v1.pull import pull_all_tags_v1, pull_v1
+from .versions import Reader, V1Client
 
 __all__ = ["pull", "pull_all_tags"]
 
@@ -69,7 +69,8 @@ def pull(
     ``platform`` chooses of an index: ``OS/ARCH[/VARIANT]``, several of them with commas,
     ``all``, or empty for this machine's. The index itself is kept whole, whatever was chosen.
     With ``referrers``, what belongs to the index and to what was chosen of it comes along, such
-    as signatures. An image of schema 1 becomes an OCI image.
+    as signatures. An image of schema 1 becomes an OCI image, and so does one of a registry that
+    speaks V1, where nothing belongs to it.
 
     With ``format`` the name stands for the image in Docker's or in OCI's manifests, of an index
     what `pulled_tree` makes of it. The registry's own manifests are kept too, as long as the
@@ -81,7 +82,18 @@ def pull(
             "format: signatures and the like belong to the digest that the registry has, and a "
             "conversion gives another one; pull with the referrers, then convert to another name"
         )
-    client = needs_v2(client, "from which is not pulled", "copy it to a registry of V2")
+    if isinstance(client, V1Client):
+        if referrers:
+            observer.log("debug", f"{reference.host} speaks V1, where nothing belongs to an image")
+        return pull_v1(
+            reference,
+            client=client,
+            store=store,
+            platform=platform,
+            format=format,
+            cancel=cancel,
+            observer=observer,
+        )
     with store.lease() as lease:
         keeping = Keeping(store, lease, claim_of(reference, client, store))
         run = _Pull(reference, client, store, platform, cancel, observer, keeping)
@@ -114,7 +126,16 @@ def pull_all_tags(
     A tag that cannot be pulled does not keep the others back (see `each_tag`). Tags that are
     lists of referrers are no images, and left out.
     """
-    client = needs_v2(client, "from which is not pulled", "copy it to a registry of V2")
+    if isinstance(client, V1Client):
+        return pull_all_tags_v1(
+            reference,
+            client=client,
+            store=store,
+            platform=platform,
+            format=format,
+            cancel=cancel,
+            observer=observer,
+        )
 
     def work(one: Reference) -> bool:
         if _lists_referrers(client, one):
@@ -142,7 +163,7 @@ def _lists_referrers(client: ImageReader, reference: Reference) -> bool:
     return head is not None and is_list(tag, head)
 
 
-class _Pull:
+class _Pull(Pulled):
     """What one pull knows: who asks, where from, where to."""
 
     def __init__(
@@ -155,16 +176,10 @@ class _Pull:
         observer: Observer,
         keeping: Keeping,
     ) -> None:
-        self.keeping = keeping
-        self.reference = reference
+        super().__init__(reference, store, platform, cancel, observer, keeping)
         self.client = client
-        self.store = store
-        self.platform = platform
-        self.cancel = cancel
-        self.observer = observer
         self.source = RegistrySource(client, reference.repository)
         self.states: dict[Digest, str] = {}  # of what was ensured
-        self.settled: set[Digest] = set()
         self.images: list[Digest] = []  # the manifests that were gone through
 
     def top(self) -> tuple[Manifest, str, Descriptor]:
@@ -210,30 +225,6 @@ class _Pull:
             f"image {made.manifest.digest}",
         )
         return made.manifest
-
-    def converted(
-        self, manifest: Manifest, state: str, descriptor: Descriptor, format: Format
-    ) -> tuple[Descriptor, str]:
-        """What the name stands for in that format, and how it came to be in the store."""
-        made = pulled_tree(
-            self.reference,
-            tree(self.store, manifest.descriptor),
-            self.platform,
-            format,
-            cancel=self.cancel,
-            observer=self.observer,
-        )
-        if made.manifest is None or made.descriptor.digest == manifest.digest:
-            return descriptor, state
-        self.settle(manifest.descriptor, state)
-        for one in made.walk():
-            if one.manifest is None or one.descriptor.digest in self.settled:
-                continue
-            state = "exists" if self.store.has(one.descriptor.digest) else "converted"
-            self.store_manifest(one.manifest)
-            if one is not made:
-                self.settle(one.descriptor, state)
-        return made.manifest.descriptor, state
 
     def stored(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that the store has, and that this repository has shown that it has."""
@@ -341,21 +332,6 @@ class _Pull:
             progress=self.observer.progress,
             log=self.observer.log,
             claim=self.keeping.claim,
-        )
-
-    def store_manifest(self, manifest: Manifest) -> None:
-        self.keeping.put(manifest.raw, manifest.media_type, manifest.digest)
-
-    def settle(self, descriptor: Descriptor, state: str) -> None:
-        self.settled.add(descriptor.digest)
-        self.observer.settled(
-            Settled(
-                reference=str(self.reference),
-                digest=str(descriptor.digest),
-                media_type=descriptor.media_type,
-                size=descriptor.size,
-                state=state,
-            )
         )
 
     def check_platform(self, manifest: Manifest) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "converted_from",
     "origin_of",
     "platform_of_schema1",
+    "platform_of_step",
     "show",
     "upgraded",
 ]
@@ -112,11 +113,16 @@ def _examined(layer: Descriptor, store: Store, cancel: Cancellation, observer: O
 
 def platform_of_schema1(data: ManifestData) -> Platform:
     """The platform, as the topmost history has it."""
-    top = data.compatibility(0)
+    return platform_of_step(data.compatibility(0), data.architecture)
+
+
+def platform_of_step(top: Mapping[str, Any], architecture: str = "") -> Platform:
+    """The platform of an image of which ``top`` is the topmost step, in schema 1 or in V1. What it
+    does not say is as Docker had it at the time."""
     found = Platform.from_json(top)
     if found is not None and found.os and found.architecture:
         return found
-    architecture = str(top.get("architecture") or data.architecture or "amd64")
+    architecture = str(top.get("architecture") or architecture or "amd64")
     return Platform(os=str(top.get("os") or "linux"), architecture=architecture)
 
 

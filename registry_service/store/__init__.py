@@ -39,6 +39,7 @@ from .retry import RetryPolicy
 from .source import BlobStream, Content, Readable, Source
 from .store import Store
 from .sweep import Swept
+from .ticket import Ticket
 from .transfers import Outcome, Transfer
 from .upkeep import Upkeep
 
@@ -61,6 +62,7 @@ __all__ = [
     "Source",
     "Store",
     "Swept",
+    "Ticket",
     "Transfer",
     "Unrecorded",
     "Upkeep",

@@ -1,6 +1,8 @@
 """What operations do where a registry speaks V1.
 
 source   a repository of V1, as images are read from it
+pull     the chain of an image, as an OCI image in the store
+look     what a chain says, and what it becomes where that is known
 push     an image, as a chain of images
 login    whether credentials are taken; accounts are made, too
 relay    a layer of V1 on its way to a registry of V2

@@ -534,11 +534,13 @@ def test_the_examples_of_the_documentation_run(capsys: pytest.CaptureFixture[str
     try:
         exec(compile("\n".join(blocks), "docs/library.md", "exec"), names)
     finally:
-        names["registry"].stop()
+        for name in {"registry", "old"} & names.keys():
+            names[name].stop()
     said = capsys.readouterr().out
     assert "registry/2.0" in said
     assert "AuthConfig(username='ann')" in said
     assert "['1.0']" in said
+    assert re.search(r"^6c6c6c6c6c6c [0-9]+ [0-9]+$", said, re.MULTILINE)
 
 
 def test_everything_works_at_a_real_registry(tmp_path: Path) -> None:

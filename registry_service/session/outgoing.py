@@ -46,6 +46,7 @@ class IteratedSource:
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._rest = memoryview(b"")
+        self._begun = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         while not self._rest:
@@ -59,7 +60,11 @@ class IteratedSource:
         return count
 
     def again(self) -> IteratedSource:
-        raise io.UnsupportedOperation("it can be read only once")
+        """The same, the first time. Raises `io.UnsupportedOperation`, an OSError, after that."""
+        if self._begun:
+            raise io.UnsupportedOperation("it can be read only once")
+        self._begun = True
+        return self
 
     def close(self) -> None:
         """What is iterated is the caller's."""

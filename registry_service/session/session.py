@@ -1,15 +1,18 @@
-"""The session of the specification: a thin face over a V2 client and a search client.
+"""The session of the specification: a thin face over a V1, a V2 and a search client.
 
-A method that takes ``sum_type`` and ``sum`` addresses the blob ``sum_type:sum``. A ``token`` that
-is given is sent as Bearer; without one, the session's own credentials answer what the registry
-asks.
+With V1, ``registry`` is the URL of a registry, which ends in ``/v1/``, and ``token`` what the
+index gave for it: the values of ``X-Docker-Token``.
+
+With V2, a method that takes ``sum_type`` and ``sum`` addresses the blob ``sum_type:sum``. A
+``token`` that is given is sent as Bearer; without one, the session's own credentials answer what
+the registry asks.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeAlias
 
@@ -25,9 +28,12 @@ from ..errors import InvalidDigestError
 from ..headers import HTTPRequestFactory
 from ..manifest import Manifest
 from ..observe import Observer
-from .outgoing import Source, source_of
+from ..v1.values import ImgData, RepositoryData
+from .outgoing import FileSource, Source, source_of
 from .reading import BlobReader
 from .search import SearchClient, SearchResults
+from .v1.client import V1Client
+from .v1.layers import LayerReader
 from .v2 import V2Client
 
 __all__ = ["Session"]
@@ -70,6 +76,15 @@ class Session:
         self._capabilities = CapabilityTable()
         self._lock = threading.Lock()
         self._clients: dict[str, V2Client] = {}
+        self._v1 = V1Client(
+            endpoint,
+            endpoint.transport,
+            self._auth,
+            factory=self._factory,
+            cancel=self._cancel,
+            observer=self._observer,
+            timeout=self._timeout,
+        )
 
     def __repr__(self) -> str:
         return f"Session({str(self.endpoint)!r})"
@@ -91,6 +106,7 @@ class Session:
             clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             client.close()
+        self._v1.close()
 
     def get_auth_config(self, with_password: bool) -> AuthConfig:
         """A copy of the credentials; what is secret in them only ``with_password``."""
@@ -115,6 +131,99 @@ class Session:
         )
         found = tuple(client.search(term, limit=limit))
         return SearchResults(query=term, num_results=len(found), results=found)
+
+    # V1: the index
+
+    def get_repository_data(self, remote: str) -> RepositoryData:
+        """What the index says of a repository: its images, the registries that have them (the
+        index's own where it names none), and the tokens for those.
+
+        Raises `DoesNotExistError`.
+        """
+        return self._v1.repository_data(remote)
+
+    def push_image_json_index(
+        self,
+        remote: str,
+        images: Iterable[ImgData],
+        validate: bool,
+        registries: Sequence[str] = (),
+    ) -> RepositoryData:
+        """Tell the index what will be pushed: it answers with registries, and tokens for them.
+        With ``validate``, tell it what was: the images that have a checksum are at
+        ``registries``. Raises `ProtocolError` for a first answer without a token or registry."""
+        return self._v1.put_index(remote, images, validate, registries)
+
+    # V1: registries
+
+    def get_remote_history(self, image_id: str, registry: str, token: Token) -> list[str]:
+        """The ids of an image and of those that it is made from, its own first. Raises
+        `DoesNotExistError`."""
+        return self._v1.ancestry(image_id, registry, _tokens(token))
+
+    def lookup_remote_image(self, image_id: str, registry: str, token: Token) -> bool:
+        """Whether the registry has the image; what else it says than yes and no is raised."""
+        return self._v1.has_image(image_id, registry, _tokens(token))
+
+    def get_remote_image_json(
+        self, image_id: str, registry: str, token: Token
+    ) -> tuple[bytes, int]:
+        """An image's JSON, byte for byte, and the size of its layer in bytes, -1 where the
+        registry does not say. Raises `DoesNotExistError`."""
+        found = self._v1.image_json(image_id, registry, _tokens(token))
+        return found.raw, found.size
+
+    def get_remote_image_layer(
+        self, image_id: str, registry: str, token: Token, image_size: int = -1
+    ) -> LayerReader:
+        """A layer as a file to be closed, tried five times with growing pauses. Where the
+        registry can send parts of it and ``image_size`` is known, it goes on with a connection
+        that breaks. The bytes are not verified. Raises `DoesNotExistError`."""
+        return self._v1.read_layer(image_id, registry, _tokens(token), image_size)
+
+    def get_remote_tags(
+        self, registries: Sequence[str], repository: str, token: Token
+    ) -> dict[str, str]:
+        """The tags of a repository with the ids of their images, from the first registry that
+        says. Raises `DoesNotExistError`, and an error that names each where none says."""
+        return self._v1.remote_tags(registries, repository, _tokens(token))
+
+    def push_image_json_registry(
+        self, img_data: ImgData, json_raw: bytes, registry: str, token: Token
+    ) -> None:
+        """Send an image's JSON. Raises `AlreadyExistsError` where the registry has the image."""
+        self._v1.put_json(img_data, json_raw, registry, _tokens(token))
+
+    def push_image_layer_registry(
+        self, image_id: str, layer: Source, registry: str, token: Token, json_raw: bytes
+    ) -> tuple[str, str]:
+        """Send a layer: a binary file, from where it stands, an iterable of bytes, or bytes; a
+        tar archive, which is compressed on the way, or one in gzip. Returns the checksum (its
+        TarSum with the JSON) and that of the payload. The file stays open; one that can seek is
+        sent again where the first try fails.
+
+        Raises `BodyError`, `TarError` and `ArchiveError` for what is no such layer.
+        """
+        source = source_of(layer)
+        sums = self._v1.put_layer(
+            image_id,
+            source.again,
+            registry,
+            _tokens(token),
+            json_raw,
+            again=isinstance(source, FileSource),
+        )
+        return sums.checksum, sums.checksum_payload
+
+    def push_image_checksum_registry(self, img_data: ImgData, registry: str, token: Token) -> None:
+        """Say what was sent of an image, which is whole with that. Raises `AlreadyExistsError`."""
+        self._v1.put_checksum(img_data, registry, _tokens(token))
+
+    def push_registry_tag(
+        self, remote: str, revision: str, tag: str, registry: str, token: Token
+    ) -> None:
+        """Let a tag be that of the image ``revision``."""
+        self._v1.put_tag(remote, revision, tag, registry, _tokens(token))
 
     # V2
 
@@ -241,3 +350,8 @@ class Session:
             capabilities=self._capabilities,
             timeout=self._timeout,
         )
+
+
+def _tokens(token: Token) -> tuple[str, ...]:
+    """What an index gave: one, several, or none."""
+    return (token,) * bool(token) if isinstance(token, str) else tuple(token or ())

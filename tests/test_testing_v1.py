@@ -413,6 +413,48 @@ def test_a_list_of_images_that_is_none(registry: V1Registry, body: bytes) -> Non
     assert registry.index_images("test/app") is None
 
 
+def test_a_repository_says_whether_it_is_private(filled: V1Registry) -> None:
+    where = "/v1/repositories/test/app/properties"
+    assert call(filled, "GET", where).json == {"access": "public"}
+    for access in ("private", "public"):
+        assert call(filled, "PUT", where, json.dumps({"access": access}).encode()).status == 200
+        assert call(filled, "GET", where).json == {"access": access}
+    assert refused(call(filled, "PUT", where, b'{"access":"secret"}'), 400) == "Invalid data"
+
+
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [
+        ("POST", f"/v1/images/{TOP.id}/json"),
+        ("GET", f"/v1/images/{TOP.id}/checksum"),
+        ("DELETE", f"/v1/images/{TOP.id}/layer"),
+        ("PUT", "/v1/repositories/test/app/tags"),
+        ("POST", "/v1/repositories/test/app/tags/latest"),
+        ("PUT", "/v1/repositories/test/app/json"),
+        ("POST", "/v1/repositories/test/app/properties"),
+        ("POST", "/v1/repositories/test/app/images"),
+        ("GET", "/v1/repositories/test/app/auth"),
+        ("GET", "/v1/repositories/test/app/"),
+        ("DELETE", "/v1/users/"),
+        ("GET", "/v1/users/ann/"),
+    ],
+)
+def test_methods_that_are_not_known(filled: V1Registry, method: str, where: str) -> None:
+    assert refused(call(filled, method, where), 405) == "Method not allowed"
+    assert filled.tags("test/app") == {"latest": CHAIN.id}
+
+
+def test_what_the_index_of_one_that_stands_alone_takes_and_forgets(filled: V1Registry) -> None:
+    base = "/v1/repositories/test/app"
+    answer = call(filled, "DELETE", f"{base}/images")
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.header("X-Docker-Token").endswith("access=delete")
+    assert len(filled.index_images("test/app") or ()) == 3
+    assert call(filled, "PUT", f"{base}/auth").json == "OK"
+    answer = call(filled, "PUT", "/v1/users/ann/", b'{"password":"x"}')
+    assert (answer.status, answer.body) == (204, b"")
+
+
 def test_taking_away(filled: V1Registry) -> None:
     filled.put_tag("test/app", "old", BASE.id)
     assert call(filled, "DELETE", "/v1/repositories/test/app/tags/old").status == 200
@@ -503,6 +545,20 @@ def test_images_can_be_put_that_are_broken(registry: V1Registry) -> None:
         registry.put_image(b"no json", b"")
 
 
+def test_more_can_be_said_of_an_image_than_is_so(registry: V1Registry) -> None:
+    said = {
+        "X-Docker-Size": "much",
+        "X-Docker-Checksum": BASE.tarsum,
+        "X-Docker-Checksum-Payload": None,
+    }
+    registry.put_image(BASE.raw, BASE.layer, said=said)
+    headers = call(registry, "GET", path(BASE, "json")).headers
+    assert {name: headers[name] for name in said} == said
+    registry.put_image(BASE.raw, BASE.layer)
+    headers = call(registry, "GET", path(BASE, "json")).headers
+    assert headers["X-Docker-Size"] == str(len(BASE.layer))
+
+
 @pytest.mark.parametrize("image_id", ["", "latest", "../../repositories", "F" * 64])
 def test_a_tag_may_stand_for_what_is_no_image(registry: V1Registry, image_id: str) -> None:
     registry.put_tag("test/app", "odd", image_id)
@@ -520,6 +576,19 @@ def test_a_large_layer_takes_no_space(tmp_path: Path) -> None:
         assert answer.header("X-Docker-Size") == str(size)
         assert call(registry, "GET", path(BASE, "layer")).body == bytes(size)
         assert sum(one.stat().st_size for one in tmp_path.rglob("*") if one.is_file()) < 10_000
+
+
+def test_a_chain_of_large_layers(registry: V1Registry) -> None:
+    ids = images.push_synthetic_chain(registry, "test/soak", "1", [1024, 1 << 21])
+    assert call(registry, "GET", "/v1/repositories/test/soak/tags").json == {"1": ids[-1]}
+    assert call(registry, "GET", f"/v1/images/{ids[1]}/ancestry").json == ids[::-1]
+    for image_id, size in zip(ids, (1024, 1 << 21), strict=True):
+        stored = registry.image(image_id)
+        assert stored is not None
+        expected = hashlib.sha256(stored.raw + b"\n" + bytes(size)).hexdigest()
+        assert stored.checksums == (f"sha256:{expected}",)
+        assert call(registry, "GET", f"/v1/images/{image_id}/layer").body == bytes(size)
+    assert images.push_synthetic_chain(registry, "test/soak", "1", [1024, 1 << 21]) == ids
 
 
 def test_the_checksum_may_come_as_a_list() -> None:
@@ -561,6 +630,36 @@ def test_a_directory_of_the_original_is_served(tmp_path: Path) -> None:
         answer = call(registry, "GET", path(BASE, "json"))
         assert answer.header("X-Docker-Checksum-Payload") == BASE.checksum
         assert call(registry, "GET", path(BASE, "layer")).body == BASE.layer
+
+
+def test_search_and_users_may_be_in_files(tmp_path: Path) -> None:
+    root, users = tmp_path / "root", tmp_path / "users"
+    root.mkdir()
+    (root / "search.json").write_text('{"test/app": {"description": "an app", "star_count": 2}}')
+    users.write_text("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+    with V1Registry(root, htpasswd=users) as registry:
+        answer = call(registry, "GET", "/v1/search?q=app", headers=basic("ann", "secret"))
+        assert [one["description"] for one in answer.json["results"]] == ["an app"]
+        assert call(registry, "GET", "/v1/search?q=app").status == 401
+
+
+def test_what_cannot_be_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="ranges is"):
+        V1Registry(ranges="some")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="role is"):
+        V1Registry(role="mirror")  # type: ignore[arg-type]
+    with V1Registry() as registry:
+        with pytest.raises(ValueError, match="no id of an image"):
+            registry.image("latest")
+        with pytest.raises(ValueError, match="no tag"):
+            registry.put_tag("test/app", "a/b", CHAIN.id)
+        with pytest.raises(ValueError, match="no name of a repository"):
+            registry.put_tag("a/b/c", "1", CHAIN.id)
+        registry.put_image(BASE.raw, None)
+        stored = registry.image(BASE.id)
+        assert stored is not None
+        with pytest.raises(KeyError, match="has no layer"):
+            _ = stored.layer_bytes
 
 
 def test_faults_strike_and_speak_v1(filled: V1Registry) -> None:

@@ -485,6 +485,46 @@ def test_an_account_is_changed_by_its_own(both: Pair) -> None:
     assert call(both.index, "PUT", "/v1/users/nobody/", change, anna).status == 404
 
 
+def test_whoever_comes_for_a_private_repository_has_what_he_sees(filled: Pair) -> None:
+    other = images.random_chain(seed=9, length=1)
+    images.push_chain(filled.registry, "dora/secret", "latest", other)
+    filled.index.set_private("dora/secret")
+    private = json.dumps({"access": "private"}).encode()
+    token = sent(filled.token("write"))
+    assert call(filled.registry, "PUT", f"{APP}/properties", private, token).status == 200
+    token = sent(filled.token("read"))
+    for image, status in ((TOP, 200), (other.images[0], 404)):
+        assert call(filled.registry, "GET", where(image, "json"), headers=token).status == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"{APP}/images"),
+        ("GET", f"{APP}/auth"),
+        ("GET", f"{APP}/"),
+        ("DELETE", "/v1/users/"),
+        ("GET", "/v1/users/anna/"),
+    ],
+)
+def test_methods_that_are_not_known(filled: Pair, method: str, path: str) -> None:
+    assert refused(call(filled.index, method, path, headers=ANNA), 405) == "Method not allowed"
+
+
+def test_accounts_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("anna:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+    with V1Index(htpasswd=tmp_path / "users") as index:
+        assert call(index, "GET", "/v1/users/", headers=ANNA).status == 200
+        assert call(index, "PUT", f"{APP}/", b"[]", ANNA).status == 200
+        index.activate("anna", False)
+        assert call(index, "GET", "/v1/users/", headers=ANNA).status == 403
+
+
+def test_a_fault_of_an_index_speaks_v1(filled: Pair) -> None:
+    filled.index.add_fault("status:code=500,times=1")
+    assert "switched on" in refused(call(filled.index, "GET", f"{APP}/images"), 500)
+
+
 # layers elsewhere
 
 

@@ -86,6 +86,9 @@ class ImageEndpoints:
             headers.append(("X-Docker-Checksum-Payload", json.dumps(list(checksums))))
         else:
             headers += [("X-Docker-Checksum-Payload", one) for one in checksums]
+        said = self.storage.said(image_id)
+        headers = [pair for pair in headers if pair[0] not in said]
+        headers += [(name, value) for name, value in said.items() if value is not None]
         return _kept(answer(raw, headers=tuple(headers)))
 
     def get_ancestry(self, exchange: Exchange, image_id: str) -> Response:

@@ -193,6 +193,7 @@ class V1Registry(Server):
         ancestry: bytes | Sequence[str] | None = None,
         checksums: Sequence[str] | None = None,
         complete: bool = True,
+        said: Mapping[str, str | None] | None = None,
     ) -> str:
         """Add an image as it is; returns its id. Nothing is checked, so that it may be broken.
 
@@ -201,15 +202,17 @@ class V1Registry(Server):
         - ``ancestry``: ids, or the very bytes; else this id, and those of its parent.
         - ``checksums``: what its payload is said to have; else what it has.
         - ``complete``: False leaves it as a push that broke off does.
+        - ``said``: headers that come with the JSON in place of what is so, such as X-Docker-Size
+          or X-Docker-Checksum (which the original does not send); None: no such header.
         """
         data = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
-        said = _object(data)
-        name = image_id or said.get("id", "")
+        value = _object(data)
+        name = image_id or value.get("id", "")
         if not is_image_id(name):
             raise ValueError(f"{name!r} is no id of an image: give image_id")
         content = BytesContent(layer) if isinstance(layer, bytes) else layer
         if ancestry is None:
-            ancestry = [name, *self._above(said.get("parent"))]
+            ancestry = [name, *self._above(value.get("parent"))]
         if not isinstance(ancestry, bytes):
             ancestry = json.dumps(list(ancestry)).encode()
         if checksums is None:
@@ -221,6 +224,7 @@ class V1Registry(Server):
             layer=content,
             checksums=tuple(checksums),
             complete=complete,
+            said=said or {},
         )
         self._storage.put(image)
         return name

@@ -3,6 +3,7 @@
     images/ID/json, layer, ancestry           an image
     images/ID/_checksum                       a JSON list of its payload checksums
     images/ID/_inprogress                     there while it is being uploaded
+    images/ID/_said                         other headers for its JSON, a test's own
     repositories/NAMESPACE/NAME/tag_TAG       the id that the tag stands for
     repositories/NAMESPACE/NAME/tagTAG_json   who set it
     repositories/NAMESPACE/NAME/_index_images what the index says of its images
@@ -18,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from ..content import Content, read_all
@@ -33,7 +35,8 @@ class StoredImage:
     """An image as it was put, byte for byte.
 
     ``ancestry`` is the JSON list of the ids, this one first. ``checksums`` are what its payload
-    may be said to have. ``complete`` once the checksum has been put.
+    may be said to have. ``complete`` once the checksum has been put. ``said`` are headers that
+    come with its JSON in place of what is so; None: there is no such header.
     """
 
     id: str
@@ -42,6 +45,7 @@ class StoredImage:
     layer: Content | None
     checksums: tuple[str, ...]
     complete: bool
+    said: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @property
     def chain(self) -> list[str]:
@@ -94,6 +98,11 @@ class V1Storage:
             # Old registries wrote the one checksum as it is.
             return (data.decode("utf-8", "replace"),)
 
+    def said(self, image_id: str) -> Mapping[str, str | None]:
+        """The headers that come with an image's JSON in place of what is so."""
+        data = self._tree.read(f"images/{image_id}/_said")
+        return {} if data is None else dict(json.loads(data))
+
     def image(self, image_id: str) -> StoredImage | None:
         raw = self.raw(image_id)
         if raw is None:
@@ -105,6 +114,7 @@ class V1Storage:
             layer=self.layer(image_id),
             checksums=self.checksums(image_id),
             complete=not self.is_pending(image_id),
+            said=self.said(image_id),
         )
 
     def begin(self, image_id: str, raw: bytes, ancestry: bytes) -> None:
@@ -132,6 +142,8 @@ class V1Storage:
             self._tree.put_content(f"images/{image.id}/layer", image.layer)
         if image.checksums:
             self._put_checksums(image.id, image.checksums)
+        if image.said:
+            self._tree.write(f"images/{image.id}/_said", json.dumps(dict(image.said)).encode())
         if image.complete:
             self.finish(image.id)
 

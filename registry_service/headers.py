@@ -119,7 +119,8 @@ def basic_auth(auth: AuthConfig, home: str) -> Decorator:
 class HTTPRequestFactory:
     """What each request of a session carries: ``meta_headers``, a map of names to lists of
     values, and a User-Agent of ``products``, each ``NAME`` or ``NAME/VERSION``, before this
-    library's own. ``decorators`` change each request that is made, in their order.
+    library's own. ``decorators`` change each request that `new_request` makes, as those of V1 are,
+    in their order.
 
     Raises `CredentialsError` for what is no header, `ValueError` for what is no product.
     ``repr`` shows no value: they are secret.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from registry_service.cancel import Cancellation
 from registry_service.constants import APIVersion
 from registry_service.endpoint import Endpoint, RegistryInfo
 from registry_service.errors import (
+    CancelledError,
     InvalidReferenceError,
     LoginRequiredError,
     ProtocolError,
@@ -35,7 +37,7 @@ from registry_service.operations.v1.login import login_v1
 from registry_service.proxies import Proxies
 from registry_service.settings import RegistrySettings
 from registry_service.testing import Registry
-from registry_service.testing.v1 import V1Registry
+from registry_service.testing.v1 import V1Index, V1Registry
 from registry_service.transport import Transport
 
 SECRET = "s3cr3t-Passw0rd"
@@ -249,6 +251,31 @@ def test_over_plain_http_nothing_is_sent_to_a_host_that_is_not_allowed_to_speak_
         attempt(config)
 
 
+def test_a_cancel_ends_the_wait_for_an_answer() -> None:
+    entered, cancel = threading.Event(), Cancellation()
+
+    def handler(request: Request) -> None:
+        request.read_body()
+        if request.path == "/v1/_ping":
+            request.answer(200, "true", PING)
+        else:
+            entered.set()
+            request.hang()
+
+    def cancel_when_it_waits() -> None:
+        entered.wait(30)
+        cancel.cancel()
+
+    with scripted(handler) as server, contextlib.closing(Registries()) as registries:
+        thread = threading.Thread(target=cancel_when_it_waits)
+        thread.start()
+        with pytest.raises(CancelledError):
+            login(auth(server), registries=registries, cancel=cancel)
+        thread.join(30)
+        assert not server.over.is_set()
+    assert verbs(server) == ["POST"]
+
+
 # who asks
 
 
@@ -421,6 +448,51 @@ def test_a_registry_that_is_protected_checks() -> None:
         wrong = AuthConfig(username="ann", password="wrong horse", server_address=registry.host)
         with pytest.raises(LoginRequiredError, match="'ann' or its password was refused"):
             attempt(wrong)
+
+
+# an index
+
+
+def test_an_account_from_its_making_to_the_first_login(bench: Bench) -> None:
+    with V1Index(accounts={"anna": SECRET}) as index:
+
+        def ask(name: str, password: str, **values: str) -> tuple[str, str]:
+            """The code of the job's error or empty, and its words."""
+            config = {"username": name, "password": password, "serveraddress": index.host}
+            job = bench.job("auth", authConfig={**config, **values})
+            if job.run() is Status.OK:
+                return "", job.stdout.text()
+            assert job.end is not None
+            return job.end.code, job.end.message
+
+        assert ask("anna", SECRET) == ("", "Login Succeeded\n")
+        code, words = ask("anne", SECRET, email="ann@example.org")
+        assert (code, words.partition(":")[0]) == ("", "Account created")
+        assert "a registry that keeps no accounts" not in words
+        code, words = ask("anne", SECRET)
+        assert code == "http-403"
+        assert "the account 'anne' is not active" in words
+        index.activate("anne")
+        assert ask("anne", SECRET) == ("", "Login Succeeded\n")
+        code, words = ask("anne", "another-Passw0rd", email="ann@example.org")
+        assert code == "login-required"
+        assert "'anne' or its password was refused" in words
+
+
+def test_a_mistyped_name_without_an_address_makes_no_account_at_an_index() -> None:
+    with V1Index(accounts={"anna": SECRET}, activated=True) as index:
+        config = AuthConfig(username="amna", password=SECRET, server_address=index.host)
+        for _ in range(2):
+            with pytest.raises(RegistryHTTPError, match=r"answered 400.*email is none"):
+                attempt(config)
+
+
+def test_where_nobody_may_register_a_name_that_is_unknown_is_refused() -> None:
+    with V1Index(accounts={"anna": SECRET}, protected=True) as index:
+        known = AuthConfig(username="anna", password=SECRET, server_address=index.host)
+        assert attempt(known).status == "Login Succeeded"
+        with pytest.raises(LoginRequiredError, match="'amna' or its password was refused"):
+            attempt(dataclasses.replace(known, username="amna", email="amna@example.org"))
 
 
 # the job and the command

@@ -191,6 +191,8 @@ class _Push:
     # What this push sent: images by their ids, and layers.
     sent: dict[str, ImgData] = dataclasses.field(default_factory=dict)
     layers: set[Digest] = dataclasses.field(default_factory=set)
+    # The registries that let the token read.
+    reading: set[str] = dataclasses.field(default_factory=set)
 
     def all(self) -> None:
         repository, chain = self.reference.repository, self.plan.chain
@@ -244,14 +246,21 @@ class _Push:
 
     def is_there(self, image_id: str, registry: str, token: Sequence[str]) -> bool:
         """Whether the registry has the image, whole. One that is half pushed is answered with a
-        400, and may be sent again."""
+        400, and may be sent again. The original registry, behind an index, does not let a token
+        that writes read: then it says whether it has the image when it gets the JSON."""
         try:
-            return self.client.has_image(image_id, registry, token)
+            there = self.client.has_image(image_id, registry, token)
+        except LoginRequiredError:
+            if registry in self.reading:  # then the token has run out
+                raise
+            return False
         except RegistryHTTPError as error:
             if error.http_status != 400:
                 raise
             self.observer.log("info", f"image {image_id} is half pushed, and sent again: {error}")
-            return False
+            there = False
+        self.reading.add(registry)
+        return there
 
     def send(self, link: Link, registry: str, token: Sequence[str]) -> None:
         image = link.image
@@ -281,10 +290,11 @@ class _Push:
     def tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
         """Whether the tag had to be put."""
         self.cancel.check()
-        with contextlib.suppress(DoesNotExistError):
-            tags = self.client.remote_tags([registry], self.reference.repository, token)
-            if tags.get(tag) == image_id:
-                return False
+        if registry in self.reading:
+            with contextlib.suppress(DoesNotExistError):
+                tags = self.client.remote_tags([registry], self.reference.repository, token)
+                if tags.get(tag) == image_id:
+                    return False
         self.client.put_tag(self.reference.repository, image_id, tag, registry, token)
         return True
 

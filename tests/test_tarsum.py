@@ -304,6 +304,20 @@ def test_a_map_before_the_data_that_has_more_than_a_block() -> None:
     assert tarsum(archive(pax(said), entry)) == expected
 
 
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        ([(0, 1), (2, 0)], b"a\0"),  # a hole after the last of the data is still one
+        ([(0, 1), (1, 0), (5, 0)], b"a"),  # a part of nothing, with no data left, is the end
+        ([(0, 1), (1, 1), (5, 0)], b"a"),  # and so is one of more than there is
+        ([(0, 1), (3, 0), (2, 0)], b"a\0\0"),
+    ],
+)
+def test_maps_that_go_beyond_the_file(parts: list[tuple[int, int]], content: bytes) -> None:
+    made = gnu_sparse(parts, 1, b"a")
+    assert tarsum(archive(made)) == sum_of(fields(size=1, typeflag=b"S") + content)
+
+
 def test_a_form_of_sparse_files_that_is_not_known_is_a_plain_file() -> None:
     said = {b"GNU.sparse.major": b"2", b"GNU.sparse.minor": b"0"}
     assert tarsum(archive(pax(said), stored(Raw(), b"x"))) == sum_of(fields(size=1) + b"x")

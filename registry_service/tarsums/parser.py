@@ -254,8 +254,8 @@ class _Reader:
             ready = min(due, found.left)
             yield from self._content(found, ready)
             place += ready
-            if not found.left and place >= size:
-                return
+            if not found.left and place >= size and (ready < due or not due):
+                return  # the file is whole, whatever the map has after it
             if ready < due:
                 raise TarError(
                     f"a sparse file before byte {self._at} has less data than its map says"

@@ -1,14 +1,11 @@
-"""Tar archives byte by byte, and their TarSum computed in another way."""
+"""Tar archives byte by byte."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import tarfile
 from collections.abc import Mapping, Sequence
 
-__all__ = ["END", "Raw", "archive", "by_tarfile", "pax", "pax_record", "raw", "stored"]
+__all__ = ["END", "Raw", "archive", "pax", "pax_record", "raw", "stored"]
 
 END = bytes(1024)
 
@@ -82,25 +79,3 @@ def pax(
 
 def archive(*parts: bytes) -> bytes:
     return b"".join(parts) + END
-
-
-def by_tarfile(content: bytes, json: bytes = b"") -> str:
-    """The sum of version 0 of an archive that has only what tarfile reads as the reference does:
-    plain files, directories, links, devices, no name twice."""
-    sums = []
-    with tarfile.open(fileobj=io.BytesIO(content), encoding="utf-8") as tar:
-        for member in tar:
-            name = member.name + "/" * member.isdir()
-            devices = (member.devmajor, member.devminor) if member.isdev() else (0, 0)
-            fields = {
-                "name": name, "mode": member.mode, "uid": member.uid, "gid": member.gid,
-                "size": member.size, "mtime": int(member.mtime), "typeflag": member.type.decode(),
-                "linkname": member.linkname, "uname": member.uname, "gname": member.gname,
-                "devmajor": devices[0], "devminor": devices[1],
-            }  # fmt: skip
-            text = "".join(f"{key}{value}" for key, value in fields.items())
-            hasher = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
-            file = tar.extractfile(member) if member.isreg() else None
-            hasher.update(file.read() if file is not None else b"")
-            sums.append(hasher.hexdigest())
-    return f"tarsum+sha256:{hashlib.sha256(json + ''.join(sorted(sums)).encode()).hexdigest()}"

@@ -460,7 +460,9 @@ def test_an_account_from_its_making_to_the_first_login(bench: Bench) -> None:
             """The code of the job's error or empty, and its words."""
             config = {"username": name, "password": password, "serveraddress": index.host}
             job = bench.job("auth", authConfig={**config, **values})
-            if job.run() is Status.OK:
+            status = job.run()
+            assert password not in job.stderr.text()
+            if status is Status.OK:
                 return "", job.stdout.text()
             assert job.end is not None
             return job.end.code, job.end.message

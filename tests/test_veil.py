@@ -147,3 +147,11 @@ def test_a_flag_and_a_checksum_hide_no_word_of_an_answer() -> None:
     veil = Veil(headers={"X-Docker-Token": "true", "X-Docker-Endpoints": "r.example", **sums})
     text = "true: r.example wants tarsum+sha256:aa and sha256:bb"
     assert veil.hide(text) == text
+
+
+def test_a_signature_and_the_value_of_a_cookie_are_hidden_where_they_stand_alone() -> None:
+    token = 'Token signature=pl4nted1,repository="team/app",access=read,Token signature="pl4nted2"'
+    veil = Veil(headers={"Authorization": token, "Cookie": "session=pl4nted3; theme=pl4nted4"})
+    told = "pl4nted1 and pl4nted2 for team/app to read, of session pl4nted3 with pl4nted4"
+    assert veil.hide(told) == "*** and *** for team/app to read, of session *** with ***"
+    assert veil.hide(f"{token}!") == "***!"

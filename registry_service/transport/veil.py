@@ -6,6 +6,7 @@ import base64
 import binascii
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
@@ -33,6 +34,7 @@ _OPEN_FIELDS: Final = frozenset(
     {"access_type", "client_id", "email", "grant_type", "scope", "service", "username"}
 )
 _FLAG: Final = ("x-docker-token", "true")  # asks for a token, and is none
+_SIGNATURE: Final = re.compile(r'signature="?([^",]+)')
 _SHORTEST: Final = 4  # characters; less than that is in every text
 
 
@@ -58,6 +60,8 @@ class Veil:
             yield value
             if name.lower() == "authorization":
                 yield from _credentials(value)
+            elif name.lower() == "cookie":
+                yield from (pair.partition("=")[2].strip() for pair in value.split(";"))
         for name, value in self._fields():
             if name not in _OPEN_FIELDS:
                 yield value
@@ -76,6 +80,8 @@ class Veil:
 def _credentials(value: str) -> Iterator[str]:
     scheme, _, rest = value.partition(" ")
     yield rest
+    if scheme.lower() == "token":  # of V1: Token signature=…,repository="…",access=…
+        yield from _SIGNATURE.findall(rest)
     if scheme.lower() != "basic":
         return
     try:

@@ -331,6 +331,14 @@ def test_a_token_ends_by_the_clock() -> None:
             assert answer.status == status
 
 
+def test_a_token_that_does_not_fit_is_not_used_up() -> None:
+    """As with the original, whose clients ask for an image with the token to send it with."""
+    with pair(one_use=True, strict=True) as both:
+        token = sent(both.token("write"))
+        assert call(both.registry, "GET", where(BASE, "json"), headers=token).status == 401
+        assert call(both.registry, "PUT", where(BASE, "json"), BASE.raw, token).status == 200
+
+
 def test_a_token_of_one_use_opens_a_session() -> None:
     with pair(one_use=True) as both:
         images.push_chain(both.registry, "anna/app", "latest", CHAIN)

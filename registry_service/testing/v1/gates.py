@@ -14,7 +14,7 @@ from ..exchange import Exchange
 from ..message import Request
 from ..passwords import Passwords
 from .message import V1Error
-from .tokens import Token, permits
+from .tokens import Token, permits, stated_access
 
 __all__ = ["Admission", "BasicGate", "Gate", "OpenGate", "TokenGate", "Verifier"]
 
@@ -102,6 +102,9 @@ class TokenGate:
             exchange.user = held.user
             return Admission(token=held)
         authorization = request.headers.get("authorization", "")
+        # Before anything is asked of the index, which would use the token up.
+        if self._strict and not permits(stated_access(authorization), request.method, strict=True):
+            raise V1Error("Requires authorization", 401, _CHALLENGE)
         token = self.verifier and self.verifier.use_token(authorization, repository)
         if not token or not self._fits(token, request, repository):
             raise V1Error("Requires authorization", 401, _CHALLENGE)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Literal
 
-__all__ = ["Access", "Token", "TokenBook", "permits"]
+__all__ = ["Access", "Token", "TokenBook", "permits", "stated_access"]
 
 Access = Literal["read", "write", "delete"]
 
@@ -40,6 +40,12 @@ def permits(access: str, method: str, *, strict: bool) -> bool:
     if access == "write" and not strict and method in _METHODS["read"]:
         return True
     return method in _METHODS.get(access, ())
+
+
+def stated_access(authorization: str) -> str:
+    """The access that an Authorization header says its token has; empty where it says none."""
+    found: dict[str, str] = dict(_FIELDS.findall(authorization))
+    return found.get("access", "")
 
 
 class TokenBook:

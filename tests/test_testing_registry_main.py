@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path
 
 import bcrypt
 import pytest
 import trustme
+
+from registry_service.testing.v1 import images as v1_images
 
 COMMAND = [sys.executable, "-W", "error", "-m", "registry_service.testing"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,6 +141,8 @@ def test_a_fault_strikes() -> None:
         (["--v1", "standalone", "--deletes", "none"], "--deletes does not go with --v1"),
         (["--v1", "standalone", "--layers-at", "127.0.0.1:9"], "needs --v1 index"),
         (["--layers-at", "127.0.0.1:9"], "needs --v1 index"),
+        (["--read-only", "--root", "x"], "--read-only needs --v1 standalone and --root"),
+        (["--read-only", "--v1", "standalone"], "--read-only needs --v1 standalone and --root"),
         (
             ["--v1", "index", "--htpasswd", "x", "--anonymous-pull"],
             "does not go with --v1 index",
@@ -157,6 +163,7 @@ def test_wrong_usage_is_2_and_says_why(arguments: list[str], message: str) -> No
         (["--htpasswd", "/nonexistent/file"], "/nonexistent/file"),
         (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "/nonexistent/c"),
         (["--root", "/dev/null/x"], "/dev/null"),
+        (["--v1", "standalone", "--read-only", "--root", "/nonexistent"], "/nonexistent"),
     ],
 )
 def test_what_cannot_be_served_is_1_and_says_why(arguments: list[str], message: str) -> None:
@@ -165,6 +172,14 @@ def test_what_cannot_be_served_is_1_and_says_why(arguments: list[str], message: 
     assert errors.startswith("registry: ")
     assert message in errors
     assert "Traceback" not in errors
+
+
+def waited(condition: Callable[[], bool]) -> None:
+    """Return once it is so, within 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def fetched(url: str, **headers: str) -> tuple[bytes, Message]:
@@ -194,6 +209,62 @@ def test_a_v1_registry_stands_alone_and_keeps_its_content(tmp_path: Path) -> Non
         (image_id,) = json.loads(fetched(f"{url}/v1/repositories/test/soak/tags")[0]).values()
         body, headers = fetched(f"{url}/v1/images/{image_id}/json")
         assert (json.loads(body)["id"], headers["X-Docker-Size"]) == (image_id, "2048")
+
+
+def test_a_v1_registry_that_is_killed_is_pushed_to_again(tmp_path: Path) -> None:
+    image = v1_images.random_chain(seed=1, length=1).images[0]
+    arguments = ["--v1", "standalone", "--root", str(tmp_path)]
+    base = f"/v1/images/{image.id}"
+    with running(*arguments, "--fault", "stall:after=100,seconds=600,path=/layer") as (
+        process,
+        url,
+    ):
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        connection.request("PUT", f"{base}/json", image.raw)
+        assert connection.getresponse().read() == b"true"
+        connection.putrequest("PUT", f"{base}/layer")
+        connection.putheader("Content-Length", str(len(image.layer)))
+        connection.endheaders(image.layer[:200])
+        waited(lambda: any(one.stat().st_size == 100 for one in (tmp_path / "uploads").iterdir()))
+        process.kill()
+        process.wait(20)
+        connection.close()
+    with running(*arguments) as (_, url):
+        assert list((tmp_path / "uploads").iterdir()) == []
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        for part, body, headers in (
+            ("json", image.raw, {}),
+            ("layer", image.layer, {}),
+            ("checksum", None, {"X-Docker-Checksum-Payload": image.checksum}),
+        ):
+            connection.request("PUT", f"{base}/{part}", body, headers)
+            assert connection.getresponse().read() == b"true"
+        connection.request("GET", f"{base}/layer")
+        assert connection.getresponse().read() == image.layer
+        connection.close()
+
+
+def test_a_v1_registry_may_only_be_read(tmp_path: Path) -> None:
+    arguments = ["--v1", "standalone", "--root", str(tmp_path)]
+    with running(*arguments, "--random", "test/app:1=2") as (process, _):
+        process.terminate()
+        assert process.wait(20) == 0
+    before = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("*")}
+    with running(*arguments, "--read-only") as (_, url):
+        body, _ = fetched(f"{url}/v1/repositories/test/app/tags")
+        (image_id,) = json.loads(body).values()
+        assert fetched(f"{url}/v1/images/{image_id}/layer")[0]
+        for method, path in (
+            ("PUT", f"images/{image_id}/json"),
+            ("DELETE", "repositories/test/app/"),
+        ):
+            request = urllib.request.Request(f"{url}/v1/{path}", b"{}", method=method)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=20)
+            assert caught.value.code == 405
+            assert json.loads(caught.value.read()) == {"error": "This registry is only read"}
+    assert {one: one.stat().st_mtime_ns for one in tmp_path.rglob("*")} == before
+    assert refused(*arguments, "--read-only", "--random", "test/app:2=1")[0] == 1
 
 
 def test_a_v1_index_has_a_registry(tmp_path: Path) -> None:

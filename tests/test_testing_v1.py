@@ -606,12 +606,33 @@ def test_content_outlives_the_registry_in_a_directory(tmp_path: Path) -> None:
         for image in CHAIN.images:
             assert push(registry, image) == [200, 200, 200]
         registry.put_tag("test/app", "latest", CHAIN.id)
+        other = images.random_chain(seed=2, length=1)
+        images.push_chain(registry, "test/other", "1", other)
         with pytest.raises(BlockingIOError, match="in use"):
             V1Registry(tmp_path)
     with V1Registry(tmp_path) as registry:
         assert registry.tags("test/app") == {"latest": CHAIN.id}
-        assert registry.image_ids() == sorted(CHAIN.ancestry)
+        assert registry.image_ids() == sorted([*CHAIN.ancestry, other.id])
+        assert call(registry, "GET", path(other.images[0], "layer")).body == other.images[0].layer
         assert call(registry, "GET", path(TOP, "layer")).body == TOP.layer
+
+
+def test_a_directory_may_only_be_read(tmp_path: Path) -> None:
+    with V1Registry(tmp_path) as registry:
+        images.push_chain(registry, "test/app", "latest", CHAIN)
+    with V1Registry(tmp_path, read_only=True) as one, V1Registry(tmp_path, read_only=True) as two:
+        for registry in (one, two):
+            assert call(registry, "GET", path(TOP, "layer")).body == TOP.layer
+            message = refused(call(registry, "PUT", path(TOP, "json"), TOP.raw), 405)
+            assert message == "This registry is only read"
+            with pytest.raises(PermissionError, match="only read"):
+                registry.put_tag("test/app", "other", TOP.id)
+            with pytest.raises(PermissionError, match="only read"):
+                registry.put_image(BASE.raw, b"")
+    with pytest.raises(FileNotFoundError):
+        V1Registry(tmp_path / "none", read_only=True)
+    with pytest.raises(ValueError, match="needs a root"):
+        V1Registry(read_only=True)
 
 
 def test_a_directory_of_the_original_is_served(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ examples:
   python -m registry_service.testing --v1 index --htpasswd users --layers-at 127.0.0.1:5001
 
 With --v1 the directory is laid out as that of the original registry, docker-registry, and one
-that it left behind is served as it is. An index keeps its own in DIR/index, its registry in
-DIR/registry; without --htpasswd everybody may make an account at it, which is active at once.
+that it left behind is served as it is; with --read-only nothing in it is changed. An index keeps
+its own in DIR/index, its registry in DIR/registry; without --htpasswd everybody may make an
+account at it, which is active at once.
 
 The content is not synced to disk. One line on stdout says when connections are accepted;
 SIGTERM and SIGINT end the program, requests under way having five seconds.
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_v1(parser, options)
     elif options.layers_at != ("127.0.0.1", 0):
         parser.error("--layers-at needs --v1 index")
+    if options.read_only and (options.v1 != "standalone" or options.root is None):
+        parser.error("--read-only needs --v1 standalone and --root")
     servers: list[Server] = []
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +142,7 @@ def _servers(options: argparse.Namespace) -> list[Server]:
     if options.v1 == "standalone":
         registry = V1Registry(
             options.root,
+            read_only=options.read_only,
             htpasswd=options.htpasswd,
             anonymous_pull=options.anonymous_pull,
             host=host,
@@ -286,6 +290,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         type=_address,
         default=("127.0.0.1", 0),
+    )
+    add(
+        "--read-only",
+        "serve the directory of --v1 standalone, and change nothing in it",
+        action="store_true",
     )
     add("--no-referrers", "have no referrers API", action="store_true")
     add(

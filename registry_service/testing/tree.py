@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from .content import BytesContent, Content, FileContent, digest_content, read_all
 
@@ -155,16 +155,24 @@ class DirectoryTree:
 
     ``uploads`` in it holds unfinished files, cleared at the start; ``lock`` is held while the
     process has the directory. Files are written beside their place and renamed. They are not
-    synced: what a test registry holds may be lost with the machine. Raises OSError if the
-    directory cannot be used, BlockingIOError if another process has it.
+    synced: what a test registry holds may be lost with the machine. With ``read_only`` nothing in
+    the directory is touched, not even locked, and every change is a PermissionError.
+
+    Raises OSError if the directory cannot be used, BlockingIOError if another process has it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._made_up: dict[str, Content] = {}
+        self._read_only = read_only
+        self._lock_file: BinaryIO | None = None
+        if read_only:
+            # To be told now, not by every request.
+            next(root.iterdir(), None)
+            return
+        root.mkdir(parents=True, exist_ok=True)
         self._lock_file = (root / "lock").open("wb")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,6 +209,7 @@ class DirectoryTree:
 
     def adopt(self, file: Path, path: str) -> None:
         """Make a finished file the one at ``path``."""
+        self._check_writable()
         place = self.root / path
         with self._lock:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -208,10 +217,12 @@ class DirectoryTree:
             self._made_up.pop(path, None)
 
     def put_content(self, path: str, content: Content) -> None:
+        self._check_writable()
         with self._lock:
             self._made_up[path] = content
 
     def remove(self, path: str) -> bool:
+        self._check_writable()
         with self._lock:
             made_up = self._made_up.pop(path, None) is not None
             try:
@@ -221,6 +232,7 @@ class DirectoryTree:
             return True
 
     def remove_folder(self, path: str) -> None:
+        self._check_writable()
         start = f"{path}/"
         with self._lock:
             for one in [one for one in self._made_up if one.startswith(start)]:
@@ -231,10 +243,16 @@ class DirectoryTree:
         return _DirectoryUpload(self, self._fresh())
 
     def close(self) -> None:
-        shutil.rmtree(self.root / "uploads", ignore_errors=True)
-        self._lock_file.close()
+        if self._lock_file is not None:
+            shutil.rmtree(self.root / "uploads", ignore_errors=True)
+            self._lock_file.close()
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise PermissionError(f"{self.root} is only read")
 
     def _fresh(self) -> Path:
+        self._check_writable()
         return self.root / "uploads" / str(next(self._numbers))
 
 

@@ -34,7 +34,8 @@ ROUTE: Final = re.compile(
 class RegistryApi:
     """All endpoints of a registry. With ``index`` it is standalone, and answers for one too.
 
-    ``standalone`` is what the ping's header says; None: there is no such header.
+    ``standalone`` is what the ping's header says; None: there is no such header. With
+    ``read_only`` nothing can be put or taken away.
     """
 
     storage: V1Storage
@@ -45,6 +46,7 @@ class RegistryApi:
     book: SearchBook
     version: str
     standalone: str | None
+    read_only: bool
 
     def respond(self, exchange: Exchange) -> Response:
         """Answer a request; its errors too."""
@@ -72,6 +74,8 @@ class RegistryApi:
             raise V1Error("Not found", 404)
         repository = repository_of(match)
         admission = self.gate.admit(exchange, repository)
+        if self.read_only and exchange.request.method not in ("GET", "HEAD"):
+            raise V1Error("This registry is only read", 405)
         try:
             if match["part"]:
                 image_id, part = match["image"], match["part"]

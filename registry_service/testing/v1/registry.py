@@ -40,6 +40,7 @@ class _Index(Verifier, Membership, Protocol):
 class V1Registry(Server):
     """A registry that speaks V1. A context manager; `start` and `stop` do the same.
 
+    - ``read_only``: what is in the root is served, and nothing in it touched or changed.
     - ``role``: ``"standalone"``: it answers in the place of an index too, as the original does.
       ``"registry"``: it takes the tokens of the `V1Index` that it is given to.
     - ``root``: the directory that holds the content, laid out as the original's; None: it is
@@ -65,6 +66,7 @@ class V1Registry(Server):
         self,
         root: Path | str | None = None,
         *,
+        read_only: bool = False,
         role: Literal["standalone", "registry"] = "standalone",
         users: Mapping[str, str] | None = None,
         htpasswd: Path | str | None = None,
@@ -93,6 +95,8 @@ class V1Registry(Server):
             passwords.read_htpasswd(Path(htpasswd))
         if anonymous_pull and not passwords.names:
             raise ValueError("anonymous_pull needs users or an htpasswd file")
+        if read_only and root is None:
+            raise ValueError("read_only needs a root")
         if passwords.names and role == "registry":
             raise ValueError("a registry of an index has no users: the index has the accounts")
         super().__init__(
@@ -109,7 +113,7 @@ class V1Registry(Server):
             if (Path(root) / _SEARCH_FILE).exists():
                 self._book.read(Path(root) / _SEARCH_FILE)
             # The last thing that can fail: from here on the directory is locked.
-            tree = DirectoryTree(Path(root))
+            tree = DirectoryTree(Path(root), read_only=read_only)
         self._storage = V1Storage(tree)
         self._index: _Index | None = None
         self._tokens = TokenGate(cookies=cookies, strict=strict_access)
@@ -142,6 +146,7 @@ class V1Registry(Server):
             book=self._book,
             version=version,
             standalone=standalone,
+            read_only=read_only,
         )
 
     def _responder(self) -> Responder:
@@ -156,9 +161,11 @@ class V1Registry(Server):
         super().start()
 
     def stop(self, grace: float = 0.0) -> None:
-        if self._origin is not None:
-            self._origin.stop(grace)
-        super().stop(grace)
+        try:
+            if self._origin is not None:
+                self._origin.stop(grace)
+        finally:
+            super().stop(grace)
 
     @property
     def origin(self) -> Server:

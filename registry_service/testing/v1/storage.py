@@ -22,7 +22,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from ..content import Content, read_all
+from ..content import Content, PatternContent, read_all
 from ..tree import Tree, TreeUpload
 from . import imagelists
 from .names import is_image_id
@@ -138,8 +138,10 @@ class V1Storage:
         """Take an image as it is, whatever is wrong with it."""
         self.delete(image.id)
         self.begin(image.id, image.raw, image.ancestry)
-        if image.layer is not None:
+        if isinstance(image.layer, PatternContent):
             self._tree.put_content(f"images/{image.id}/layer", image.layer)
+        elif image.layer is not None:
+            self.put_layer(image.id, read_all(image.layer))
         if image.checksums:
             self._put_checksums(image.id, image.checksums)
         if image.said:

@@ -340,6 +340,23 @@ def test_checksums_are_checked(
     assert not stored.complete
 
 
+def test_clients_sort_the_sums_of_a_name_that_is_there_twice_as_they_like(
+    registry: V1Registry,
+) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for kind in (tarfile.DIRTYPE, tarfile.REGTYPE):
+            info = tarfile.TarInfo("./name")
+            info.type = kind
+            tar.addfile(info)
+    data = made.getvalue()
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    call(registry, "PUT", path(BASE, "layer"), data)
+    payload = "sha256:" + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest()
+    headers = {"X-Docker-Checksum-Payload": payload, "X-Docker-Checksum": BASE.tarsum}
+    assert call(registry, "PUT", path(BASE, "checksum"), headers=headers).status == 200
+
+
 def test_a_layer_that_is_no_tar_has_no_tarsum(registry: V1Registry) -> None:
     data = b"not a tar archive" * 100
     payload = "sha256:" + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest()

@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Final, Self, cast
 
 from ..content import Content, Reader, pieces
@@ -17,7 +17,7 @@ from ..content import Content, Reader, pieces
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["NoTarError", "payload_hasher", "payload_sum", "tarsum"]
+__all__ = ["NoTarError", "may_be_tarsum", "payload_hasher", "payload_sum", "tarsum"]
 
 _PIECE: Final = 1 << 20
 
@@ -44,13 +44,29 @@ def tarsum(raw: bytes, layer: Content) -> str:
 
     The layer is a tar archive, as it is or compressed. Raises `NoTarError`.
     """
-    sums: list[str] = []
-    if layer.size:
-        with layer.open() as reader, io.BufferedReader(_ContentFile(layer, reader), _PIECE) as file:
-            try:
-                sums.extend(_member_sums(cast("IO[bytes]", file)))
-            except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-                raise NoTarError(f"the layer is no tar archive: {error}") from None
+    return _total(raw, [one for _, one in _members(layer)])
+
+
+def may_be_tarsum(stated: str, raw: bytes, layer: Content) -> bool:
+    """Whether it is the layer's TarSum. Clients do not agree on the order of the sums where a name
+    is in the archive twice, so that then any will do. Raises `NoTarError`."""
+    members = _members(layer)
+    names = {name for name, _ in members}
+    return len(names) < len(members) or _total(raw, [one for _, one in members]) == stated
+
+
+def _members(layer: Content) -> list[tuple[str, str]]:
+    """The names, without a slash at their ends, and the sums."""
+    if not layer.size:
+        return []
+    with layer.open() as reader, io.BufferedReader(_ContentFile(layer, reader), _PIECE) as file:
+        try:
+            return list(_member_sums(cast("IO[bytes]", file)))
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            raise NoTarError(f"the layer is no tar archive: {error}") from None
+
+
+def _total(raw: bytes, sums: Sequence[str]) -> str:
     total = hashlib.sha256(raw)
     for one in sorted(sums):
         total.update(one.encode())
@@ -79,7 +95,7 @@ class _Member(tarfile.TarInfo):
         return f"{self.name}/" if self.isdir() and (self.slash or long) else self.name
 
 
-def _member_sums(file: IO[bytes]) -> Iterator[str]:
+def _member_sums(file: IO[bytes]) -> Iterator[tuple[str, str]]:
     with tarfile.open(
         fileobj=file, mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
     ) as tar:
@@ -88,7 +104,7 @@ def _member_sums(file: IO[bytes]) -> Iterator[str]:
             body = tar.extractfile(member) if member.isreg() else None
             while body is not None and (data := body.read(_PIECE)):
                 digest.update(data)
-            yield digest.hexdigest()
+            yield member.name.removeprefix("./").rstrip("/"), digest.hexdigest()
 
 
 def _header(member: _Member) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -497,6 +498,42 @@ def test_the_tags_come_from_the_first_registry_that_says() -> None:
     assert down in str(caught.value)
     assert "out of order" in str(caught.value)
     assert len(caught.value.tried) == 2
+
+
+def test_a_registry_that_is_down_is_not_waited_for_while_there_is_another() -> None:
+    sleeps: list[float] = []
+    with (
+        socket.socket() as one,
+        socket.socket() as another,
+        serving({TAGS: {"1": IDS[0]}}) as good,
+        client(good.url, sleeps=sleeps) as made,
+    ):
+        for refusing in (one, another):  # which nobody else gets the port of meanwhile
+            refusing.bind(("127.0.0.1", 0))
+        down, other = (f"http://127.0.0.1:{s.getsockname()[1]}/v1/" for s in (one, another))
+        made.remote_tags([down, v1(good)], "app", TOKEN)
+        with pytest.raises(UnreachableRegistryError):
+            made.ancestry(IDS[0], down, TOKEN)
+        assert sleeps == []
+        with pytest.raises(UnreachableRegistryError):
+            made.ancestry(IDS[0], other, TOKEN)
+        assert len(sleeps) == FAST.retries
+        with pytest.raises(UnreachableRegistryError):
+            made.ancestry(IDS[0], other, TOKEN)
+        assert len(sleeps) == FAST.retries
+
+
+def test_registries_that_all_want_a_login_say_so() -> None:
+    refused: Any = (401, {"error": "Requires authorization"}, {})
+    with (
+        serving({TAGS: refused}) as first,
+        serving({TAGS: refused}) as second,
+        client(first.url) as made,
+        pytest.raises(LoginRequiredError, match="no registry has the tags") as caught,
+    ):
+        made.remote_tags([v1(first), v1(second)], "app", TOKEN)
+    assert first.host in str(caught.value)
+    assert second.host in str(caught.value)
 
 
 def test_a_registry_without_the_repository_has_the_last_word() -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...errors import DoesNotExistError, RegistryError, UnreachableRegistryError
+from ...errors import (
+    DoesNotExistError,
+    LoginRequiredError,
+    RegistryError,
+    UnreachableRegistryError,
+)
 from ...transport import Response
 from ...v1.image import JSON_LIMIT
 from ..answers import absent
@@ -51,12 +56,13 @@ class Images:
         has no such repository, and what went wrong with each where none says."""
         name = on_the_wire(repository)
         failures: list[tuple[str, RegistryError]] = []
-        for registry in registries:
+        for number, registry in enumerate(registries, 1):
             url = repository_url(registry, repository, "tags")
+            what = f"repository {name} (repository not found)"
+            # What does not answer at once has a next one in its place.
+            retries = 0 if number < len(registries) else None
             try:
-                with self._get(
-                    url, token, f"repository {name} (repository not found)", LIST_LIMIT
-                ) as response:
+                with self._get(url, token, what, LIST_LIMIT, retries) as response:
                     return read_tags(response)
             except DoesNotExistError:
                 raise
@@ -64,23 +70,41 @@ class Images:
                 self._sender.cancel.check()
                 failures.append((registry, error))
                 self._sender.observer.log("debug", f"{registry}: {error}")
-        if len(failures) == 1:
-            raise failures[0][1]
-        tried = [f"{registry}: {error}" for registry, error in failures]
-        said = "; ".join(tried) or "the index names none"
-        failure = UnreachableRegistryError(
-            f"no registry has the tags of {name}: {said}", tried=tried
-        )
-        failure.retryable = any(error.retryable for _, error in failures)
-        raise failure
+        raise _all_failed(name, failures)
 
-    def _get(self, url: str, token: Sequence[str], what: str, limit: int = JSON_LIMIT) -> Response:
+    def _get(
+        self,
+        url: str,
+        token: Sequence[str],
+        what: str,
+        limit: int = JSON_LIMIT,
+        retries: int | None = None,
+    ) -> Response:
         """An answer of status 200, read. Raises `DoesNotExistError` for 404."""
         response = self._sender.send(
-            "GET", url, token=token, headers={"Accept": "application/json"}, whole=limit
+            "GET",
+            url,
+            token=token,
+            headers={"Accept": "application/json"},
+            retries=retries,
+            whole=limit,
         )
         if response.status == 404:
             raise absent(response, what)
         if response.status != 200:
             raise response.error()
         return response
+
+
+def _all_failed(name: str, failures: Sequence[tuple[str, RegistryError]]) -> RegistryError:
+    """One error for those of all registries, which it names."""
+    if len(failures) == 1:
+        return failures[0][1]
+    tried = [f"{registry}: {error}" for registry, error in failures]
+    text = f"no registry has the tags of {name}: {'; '.join(tried) or 'the index names none'}"
+    refused = [error for _, error in failures if isinstance(error, LoginRequiredError)]
+    if refused and len(refused) == len(failures):
+        return LoginRequiredError(text, host=refused[0].host, username=refused[0].username)
+    failure = UnreachableRegistryError(text, tried=tried)
+    failure.retryable = any(error.retryable for _, error in failures)
+    return failure

@@ -22,7 +22,7 @@ from .answers import failure
 from .names import image_url, tag_url
 from .sender import Sender
 
-__all__ = ["LayerSums", "Pushing"]
+__all__ = ["LayerSums", "Outgoing", "Pushing"]
 
 _JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 _LAYER: Final = {"Content-Type": "application/octet-stream"}
@@ -88,14 +88,14 @@ class Pushing:
         cancel = self._sender.cancel
         with contextlib.ExitStack() as unused:
             # Looked at before anything is sent; read on when it is.
-            first = _Outgoing(_opened(opener), json_raw, cancel)
+            first = Outgoing(_opened(opener), json_raw, cancel)
             unused.callback(first.close)
             first.begin()
-            opened: list[_Outgoing] = []
+            opened: list[Outgoing] = []
 
-            def source() -> _Outgoing:
+            def source() -> Outgoing:
                 unused.pop_all()
-                opened.append(_Outgoing(opener(), json_raw, cancel) if opened else first)
+                opened.append(Outgoing(opener(), json_raw, cancel) if opened else first)
                 return opened[-1]
 
             self._put(
@@ -145,7 +145,7 @@ def _opened(opener: Callable[[], Readable]) -> Readable:
         raise BodyError(f"what is to be sent cannot be opened: {error}") from error
 
 
-class _Outgoing:
+class Outgoing:
     """A layer as it is sent, with gzip: what is compressed so stays as it is, a plain archive is
     compressed on the way, which gives the same bytes each time. Used by one thread.
 

@@ -4,6 +4,7 @@ cookies, and where a redirect leads it."""
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -52,7 +53,7 @@ class _Call:
 
 class Sender:
     """Sends to the index or registry ``endpoint``, and to the registries that it names, for one
-    caller; thread-safe.
+    caller; thread-safe. One lock guards what is known of who cannot be reached.
 
     Credentials go to ``endpoint`` alone: with each request where it is a registry without an
     index over https, else with what is asked of it as an index. Registries get the tokens that
@@ -87,6 +88,8 @@ class Sender:
         self._timeout = timeout
         self._own = own
         self._cookies = CookieJar()
+        self._lock = threading.Lock()
+        self._lost: set[tuple[str, str, int]] = set()
         self._factory = factory or HTTPRequestFactory()
 
     def send(
@@ -114,7 +117,7 @@ class Sender:
             body=body,
             idempotent=idempotent,
             patient=patient,
-            retries=self._retries if retries is None else retries,
+            retries=self._tries(url, retries),
             whole=whole,
             resend=resend,
             cancel=cancel or self.cancel,
@@ -176,12 +179,25 @@ class Sender:
                 redirects=False,
                 whole=call.whole,
             )
-        except (UnreachableRegistryError, ConnectionBrokenError):
+        except (UnreachableRegistryError, ConnectionBrokenError) as error:
             if same_origin(request.url, self.endpoint.url):
                 self._on_lost()
+            elif isinstance(error, UnreachableRegistryError):
+                with self._lock:
+                    self._lost.add(origin(request.url))
             raise
+        with self._lock:
+            self._lost.discard(origin(request.url))
         self._cookies.take(response.url, response.header_values("Set-Cookie"))
         return response
+
+    def _tries(self, url: str, retries: int | None) -> int | None:
+        """How often a request is made again. A registry that could not be reached is only looked
+        at: an index names several, and it may be down for long."""
+        with self._lock:
+            if origin(url) in self._lost:
+                return 0
+        return self._retries if retries is None else retries
 
     def _redirected(self, call: _Call, response: Response) -> _Call | None:
         """The request that a redirect asks for, None where the answer is none."""

@@ -12,7 +12,7 @@ import fcntl
 import itertools
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -99,10 +99,8 @@ class MemoryTree:
             return self._files.get(path)
 
     def names(self, path: str) -> list[str]:
-        start = f"{path}/"
         with self._lock:
-            inside = [one for one in self._files if one.startswith(start)]
-        return sorted({one[len(start) :].partition("/")[0] for one in inside})
+            return sorted(_inside(path, self._files))
 
     def write(self, path: str, data: bytes) -> None:
         self.put_content(path, BytesContent(data))
@@ -183,23 +181,27 @@ class DirectoryTree:
         (root / "uploads").mkdir(exist_ok=True)
 
     def read(self, path: str) -> bytes | None:
+        made_up = self._made(path)
+        if made_up is not None:
+            return read_all(made_up)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return (self.root / path).read_bytes()
         return None
 
     def content(self, path: str) -> Content | None:
-        with self._lock:
-            content = self._made_up.get(path)
-        if content is not None:
-            return content
+        made_up = self._made(path)
+        if made_up is not None:
+            return made_up
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return FileContent(self.root / path)
         return None
 
     def names(self, path: str) -> list[str]:
+        with self._lock:
+            found = _inside(path, self._made_up)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(one.name for one in (self.root / path).iterdir())
-        return []
+            found |= {one.name for one in (self.root / path).iterdir()}
+        return sorted(found)
 
     def write(self, path: str, data: bytes) -> None:
         fresh = self._fresh()
@@ -247,6 +249,10 @@ class DirectoryTree:
             shutil.rmtree(self.root / "uploads", ignore_errors=True)
             self._lock_file.close()
 
+    def _made(self, path: str) -> Content | None:
+        with self._lock:
+            return self._made_up.get(path)
+
     def _check_writable(self) -> None:
         if self._read_only:
             raise PermissionError(f"{self.root} is only read")
@@ -254,6 +260,12 @@ class DirectoryTree:
     def _fresh(self) -> Path:
         self._check_writable()
         return self.root / "uploads" / str(next(self._numbers))
+
+
+def _inside(folder: str, paths: Iterable[str]) -> set[str]:
+    """The names directly in a folder, of the files that have these paths."""
+    start = f"{folder}/"
+    return {one[len(start) :].partition("/")[0] for one in paths if one.startswith(start)}
 
 
 @contextlib.contextmanager

@@ -260,6 +260,16 @@ def test_what_is_not_gzip_becomes_gzip_and_always_the_same(
     assert copied(new, "two", "1.0")[1] == [archive]
 
 
+def test_a_copy_is_the_image_that_a_pull_and_a_push_give(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    chain = random_chain(3, length=3, gzipped=False)
+    push_chain(old, NAME, "1.0", chain)
+    rows = bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1.0")
+    pulled = bench.run("pull", f"{old.host}/{NAME}:1.0")
+    assert rows[-1]["digest"] == pulled[-1]["digest"]
+
+
 def test_a_real_registry_has_the_image_and_skopeo_reads_it(
     tmp_path: Path, bench: Bench, old: V1Registry
 ) -> None:

@@ -123,7 +123,14 @@ def _to_v1(
             f"{client.endpoint.host} speaks V1, which has neither format: {format.value!r} changes "
             "nothing",
         )
-    v1.push(reference, plan, client=client, content=content, cancel=cancel, observer=observer)
+    v1.push(
+        reference,
+        plan,
+        client=client,
+        opener=lambda layer: content.open(layer.digest),
+        cancel=cancel,
+        observer=observer,
+    )
 
 
 def _check_unchanged(node: Node, converted: Node) -> None:

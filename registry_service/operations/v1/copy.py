@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ...cancel import Cancellation
 from ...descriptor import Descriptor
+from ...errors import RegistryError
 from ...observe import Observer
 from ...reference import Reference
 from ...store import LayerBook
 from ...transport.retry import RetryPolicy
-from ..versions import Client, V1Client, needs_v2
+from ..versions import Client, V1Client
+from .into_v1 import copy_between_v1, copy_into_v1
 from .into_v2 import copy_into_v2
 from .source import Memory, V1Source
 
@@ -31,17 +33,45 @@ def copy_v1(
 ) -> Descriptor | None:
     """Copy an image from ``origin`` to ``client``, of which one is a registry of V1 at least.
 
-    What comes from V1 is an OCI image then, nothing belongs to it, and so ``referrers`` takes
-    nothing along. What goes to V1 is a chain of images, to which nothing can belong.
+    Nothing belongs to an image of V1, so that ``referrers`` takes nothing along from there, and is
+    refused where an image of V2 would lose what belongs to it.
     """
-    target_v2 = needs_v2(client, "to which is not copied", "copy to a registry of V2")
-    assert isinstance(origin, V1Client)
-    return copy_into_v2(
+    if isinstance(origin, V1Client):
+        old = V1Source(origin, source, memory=memory, cancel=cancel, observer=observer)
+        if isinstance(client, V1Client):
+            copy_between_v1(
+                source,
+                target,
+                origin=old,
+                client=client,
+                policy=policy,
+                platform=platform,
+                cancel=cancel,
+                observer=observer,
+            )
+            return None
+        return copy_into_v2(
+            source,
+            target,
+            origin=old,
+            client=client,
+            book=book,
+            policy=policy,
+            platform=platform,
+            cancel=cancel,
+            observer=observer,
+        )
+    assert isinstance(client, V1Client)  # the caller's condition
+    if referrers:
+        raise RegistryError(
+            f"{target.host} speaks V1, where nothing belongs to an image; copy the image alone",
+            code="needs-v2",
+        )
+    return copy_into_v1(
         source,
         target,
-        origin=V1Source(origin, source, memory=memory, cancel=cancel, observer=observer),
-        client=target_v2,
-        book=book,
+        origin=origin,
+        client=client,
         policy=policy,
         platform=platform,
         cancel=cancel,

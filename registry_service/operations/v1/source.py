@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ...cancel import Cancellation
-from ...errors import CancelledError, DoesNotExistError, ManifestError, ProtocolError, RegistryError
+from ...errors import (
+    CancelledError,
+    DoesNotExistError,
+    LoginRequiredError,
+    ManifestError,
+    ProtocolError,
+    RegistryError,
+)
 from ...observe import Observer
 from ...reference import Reference
 from ...session.blob import RemoteBlob
@@ -22,6 +29,7 @@ from ...session.v1.answers import ImageJSON
 from ...session.v1.client import V1Client
 from ...v1.image import V1Image, check_ancestry, check_chain
 from ...v1.layer import StatedLayer
+from ...v1.values import RepositoryData
 
 __all__ = ["Described", "Memory", "V1Source", "tag_of"]
 
@@ -74,8 +82,13 @@ class Memory:
 
 
 class V1Source:
-    """One repository, for one operation; thread-safe. One lock guards which registry answered
-    last. ``memory`` is that of an operation on many tags."""
+    """One repository, for one operation; thread-safe. ``memory`` is that of an operation on many
+    tags.
+
+    One lock guards what was granted and which registry answered last, and is held for moments only;
+    another one is held while the index is asked again, since whoever needs that has to wait for it
+    too.
+    """
 
     def __init__(
         self,
@@ -95,7 +108,10 @@ class V1Source:
         self._cancel = cancel
         self._observer = observer
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._first = ""
+        self._granted: RepositoryData | None = None
+        self._good = False
 
     def tags(self) -> Mapping[str, str]:
         """The tags with the ids of their images, asked for once. Raises `DoesNotExistError`."""
@@ -104,6 +120,8 @@ class V1Source:
             grant = self._client.grant(self._repository)
             found = self._client.remote_tags(grant.endpoints, self._repository, grant.tokens)
             self._memory.tags = found
+            with self._lock:
+                self._granted, self._good = self._granted or grant, True
         return found
 
     def image_id(self, tag: str) -> str:
@@ -175,10 +193,38 @@ class V1Source:
             raise ManifestError(str(error)) from error
 
     def _ask(self, ask: Callable[[str, Sequence[str]], _T]) -> _T:
+        """What a registry gives. A token that was good and is not taken any more has run out, as it
+        may while large layers move; the index is asked for another one."""
+        with self._lock:
+            grant, good = self._granted, self._good
+        if grant is None:
+            grant = self._client.grant(self._repository)
+        try:
+            found = self._of_any(grant, ask)
+        except LoginRequiredError:
+            if not good:
+                raise
+            grant = self._renewed(grant)
+            found = self._of_any(grant, ask)
+        with self._lock:
+            self._granted, self._good = self._granted or grant, True
+        return found
+
+    def _renewed(self, old: RepositoryData) -> RepositoryData:
+        """Another grant than ``old``, which is asked for once by all who need it."""
+        with self._asking:
+            with self._lock:
+                known = self._granted
+            if known is None or known is old:
+                known = self._client.repository_data(self._repository)
+                with self._lock:
+                    self._granted = known
+        return known
+
+    def _of_any(self, grant: RepositoryData, ask: Callable[[str, Sequence[str]], _T]) -> _T:
         """What the first of the registries gives that gives it: the one that answered last is
         asked first. Raises what the last one failed with that has something else to say than
         that it does not have it."""
-        grant = self._client.grant(self._repository)
         with self._lock:
             first = self._first
         failure: RegistryError | None = None

@@ -1,0 +1,196 @@
+"""A chain of images on its way to a V1 registry, one image after the other, the lowest first.
+
+The order is the one that the protocol asks for: the index is told what will come, and answers where
+to and with which token; each image is asked for before its JSON, its layer and its checksum are
+sent; then comes the tag, and the index is told that all is there. One image at a time: a registry
+takes an image only upon one that it has, and what is sent out of turn is half pushed for longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from ...cancel import Cancellation
+from ...errors import (
+    AlreadyExistsError,
+    DigestMismatchError,
+    DoesNotExistError,
+    InvalidReferenceError,
+    LayerError,
+    LoginRequiredError,
+    RegistryError,
+    RegistryHTTPError,
+)
+from ...observe import Observer
+from ...reference import Reference
+from ...session.turns import Turns
+from ...session.v1.client import V1Client
+from ...transport import Readable
+from ...v1.image import V1Image
+from ...v1.values import ImgData, RepositoryData
+
+__all__ = ["Outgoing", "Sending", "tag_to_put"]
+
+_T = TypeVar("_T")
+
+# How often an image is sent whose bytes did not arrive as they were sent.
+_TRIES: Final = 3
+# Jobs of one process that push images with the same ones below do not send these twice, nor spoil
+# what the other is sending: a registry has one place for an image that is half pushed.
+_TURNS: Final = Turns()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """An image to be sent; ``open`` opens its layer from the start, once for each try."""
+
+    image: V1Image
+    open: Callable[[], Readable]
+
+
+def tag_to_put(reference: Reference) -> str:
+    """The tag that an image gets. Raises `InvalidReferenceError` where it would get none."""
+    if reference.tag is None:
+        raise InvalidReferenceError(f"{reference}: V1 knows images by tags; give it one")
+    return reference.tag
+
+
+class _Grant:
+    """What the index grants for one push: where to send the images, and the token for that. It is
+    asked again where a token that was good runs out, as it may while large layers are sent."""
+
+    def __init__(self, ask: Callable[[], RepositoryData]) -> None:
+        self._ask = ask
+        data = ask()
+        self.endpoints = data.endpoints
+        self._tokens = data.tokens
+        self._good = False
+
+    def let(self, work: Callable[[Sequence[str]], _T]) -> _T:
+        """Do it with the token."""
+        try:
+            done = work(self._tokens)
+        except LoginRequiredError:
+            if not self._good:
+                raise
+            self._tokens = self._ask().tokens
+            done = work(self._tokens)
+        self._good = True
+        return done
+
+
+class Sending:
+    """Sends chains under the name ``reference``, which has a tag, to every registry that the index
+    names. Used by one thread."""
+
+    def __init__(
+        self, reference: Reference, client: V1Client, cancel: Cancellation, observer: Observer
+    ) -> None:
+        self._reference = reference
+        self._client = client
+        self._cancel = cancel
+        self._observer = observer
+        #: The images that were sent, by their ids.
+        self.sent: dict[str, ImgData] = {}
+        self._reading: set[str] = set()  # the registries that let the token read
+
+    def run(self, chain: Sequence[Outgoing], settled: Callable[[V1Image], object]) -> bool:
+        """Send what is missing; whether anything was. ``settled`` is told of each image, when it is
+        known what became of it everywhere."""
+        repository, tag = self._reference.repository, tag_to_put(self._reference)
+        top = chain[-1].image.id
+        listed = [ImgData(id=one.image.id, tag=tag if one is chain[-1] else "") for one in chain]
+        grant = _Grant(lambda: self._client.put_index(repository, listed, False, ()))
+        tagged = False
+        for registry in grant.endpoints:
+            for one in chain:
+                grant.let(functools.partial(self._image, one, registry))
+                if registry == grant.endpoints[-1]:
+                    settled(one.image)
+            put = grant.let(functools.partial(self._tag, top, tag, registry))
+            tagged = put or tagged
+        confirmed = [self.sent[one.image.id] for one in chain if one.image.id in self.sent]
+        self._client.put_index(repository, confirmed, True, grant.endpoints)
+        self._observer.log("info", f"{self._reference} is the image {top} there")
+        return tagged or bool(self.sent)
+
+    def _image(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
+        """Send one image, unless it is there."""
+        image_id = one.image.id
+        self._cancel.check()
+        with _TURNS.hold((registry, image_id), self._cancel):
+            for tries_left in reversed(range(_TRIES)):
+                if self._is_there(image_id, registry, token):
+                    return
+                try:
+                    self._send(one, registry, token)
+                except AlreadyExistsError:  # somebody else was faster
+                    pass
+                except (DigestMismatchError, LayerError) as error:  # of where it comes from
+                    if not tries_left:
+                        raise
+                    self._observer.log("warning", f"image {image_id} is sent again: {error}")
+                    continue
+                except RegistryHTTPError as error:
+                    if error.http_status == 409 and self._is_there(image_id, registry, token):
+                        return  # with the checksum
+                    if not _is_mismatch(error):
+                        raise
+                    if not tries_left:
+                        raise _spoilt(image_id, error) from error
+                    self._observer.log("warning", f"image {image_id} is sent again: {error}")
+                    continue
+                return
+
+    def _is_there(self, image_id: str, registry: str, token: Sequence[str]) -> bool:
+        """Whether the registry has the image, whole. One that is half pushed is answered with a
+        400, and may be sent again. The original registry, behind an index, does not let a token
+        that writes read: then it says whether it has the image when it gets the JSON."""
+        try:
+            there = self._client.has_image(image_id, registry, token)
+        except LoginRequiredError:
+            if registry in self._reading:  # then the token has run out
+                raise
+            return False
+        except RegistryHTTPError as error:
+            if error.http_status != 400:
+                raise
+            self._observer.log("info", f"image {image_id} is half pushed, and sent again: {error}")
+            there = False
+        self._reading.add(registry)
+        return there
+
+    def _send(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
+        image = one.image
+        self._client.put_json(ImgData(id=image.id), image.raw, registry, token)
+        sums = self._client.put_layer(image.id, one.open, registry, token, image.raw)
+        found = ImgData(id=image.id, checksum=sums.checksum, checksum_payload=sums.checksum_payload)
+        self._client.put_checksum(found, registry, token)
+        self.sent[image.id] = found
+
+    def _tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
+        """Whether the tag had to be put."""
+        self._cancel.check()
+        if registry in self._reading:
+            with contextlib.suppress(DoesNotExistError):
+                tags = self._client.remote_tags([registry], self._reference.repository, token)
+                if tags.get(tag) == image_id:
+                    return False
+        self._client.put_tag(self._reference.repository, image_id, tag, registry, token)
+        return True
+
+
+def _is_mismatch(error: RegistryHTTPError) -> bool:
+    return any("checksum mismatch" in one.message.lower() for one in error.errors)
+
+
+def _spoilt(image_id: str, error: RegistryHTTPError) -> RegistryError:
+    return RegistryError(
+        f"image {image_id}: the registry got other bytes than were sent, {_TRIES} times: {error}",
+        code="checksum-mismatch",
+        retryable=True,
+    )

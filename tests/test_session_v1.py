@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import socket
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 import trustme
-from scripted import closed_port
 
 from registry_service import (
     AlreadyExistsError,
@@ -85,7 +85,9 @@ class Hub:
 
     def __init__(self, **options: Any) -> None:
         self.registry = V1Registry(role="registry", **options.pop("registry", {}))
-        down = f"127.0.0.1:{closed_port()}"
+        self._held = socket.socket()  # a port that refuses, and that nobody else gets
+        self._held.bind(("127.0.0.1", 0))
+        down = f"127.0.0.1:{self._held.getsockname()[1]}"
         self.down = f"http://{down}/v1/"
         self.index = V1Index(
             registries=[down, self.registry], accounts={"ann": "open sesame"}, **options
@@ -99,6 +101,7 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self.index.stop()
         self.registry.stop()
+        self._held.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from scripted import Authority, Request, closed_port, scripted
+from test_gate import Turned
 
 from registry_service.errors import (
     ConnectionBrokenError,
@@ -21,6 +22,7 @@ from registry_service.errors import (
     UnreachableRegistryError,
     show_url,
 )
+from registry_service.hostrules import HostLimits, HostRules, HostTable
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Body, Response, Transport
 
@@ -303,6 +305,22 @@ def test_a_body_of_unknown_length_is_sent_in_chunks(transport: Transport) -> Non
         assert headers["Transfer-Encoding"] == "chunked"
         assert "Content-Length" not in headers
     assert told[0] == 0 and max(told) == len(DATA)
+
+
+@pytest.mark.parametrize("length", [len(DATA), None])
+def test_a_body_goes_at_the_pace_that_its_host_allows(length: int | None) -> None:
+    clock = Turned()
+    limits = HostLimits(bytes_per_second=len(DATA) // 10, concurrent=1)
+    settings = RegistrySettings(hosts=HostTable(default=HostRules(limits=limits)))
+
+    def handler(request: Request) -> None:
+        request.read_body()
+        request.answer(201)
+
+    with scripted(handler) as server, Transport(settings, clock=clock) as transport:
+        body = Body(opener=_Source, length=length)
+        assert transport.request("PUT", server.url, body=body).status == 201
+    assert sum(clock.waits) == pytest.approx(10, rel=0.2)
 
 
 class _Unending(io.RawIOBase):

@@ -461,6 +461,26 @@ def test_a_redirect_to_another_origin_gets_nothing_that_says_who_asks() -> None:
     assert headers_of(server, LAYER_PATH)[1]["Cookie"] == "a=b"
 
 
+def test_a_server_that_is_redirected_to_and_wants_a_login_of_its_own() -> None:
+    with serving({"/blob": (401, {"error": "who are you"}, {})}) as storage:
+        away = (302, b"", {"Location": f"{storage.url}/blob"})
+        with (
+            serving({LAYER_PATH: away}) as server,
+            client(server.url, ANN) as made,
+            pytest.raises(LoginRequiredError, match="a login of its own") as caught,
+        ):
+            made.open_layer(IDS[0], v1(server), TOKEN)
+    assert f"to which {server.host} redirects" in str(caught.value)
+
+
+def test_plain_http_is_spoken_with_those_only_who_may_have_it() -> None:
+    with (
+        client("https://registry.example") as made,
+        pytest.raises(UnreachableRegistryError, match="insecure_hosts only"),
+    ):
+        made.ancestry(IDS[0], "http://other.example/v1/", TOKEN)
+
+
 def test_a_redirect_within_the_origin_takes_all_along() -> None:
     moved = (307, b"", {"Location": "/elsewhere", "Set-Cookie": "a=b; Path=/"})
     with serving({TAGS: moved, "/elsewhere": {"1": IDS[0]}}) as server, client(server.url) as made:

@@ -7,6 +7,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from ...cancel import Cancellation
 from ...constants import TimeoutType
@@ -112,6 +113,7 @@ class Sender:
 
         Raises `LoginRequiredError` and what the transport raises.
         """
+        self._check_scheme(url)
         call = _Call(
             request=self._made(method, url, headers or {}, token, index),
             body=body,
@@ -126,6 +128,19 @@ class Sender:
         if response.status == 401:
             raise self._refused(response, call.request, index)
         return response
+
+    def _check_scheme(self, url: str) -> None:
+        """Raises `UnreachableRegistryError` for plain http where that is not spoken."""
+        scheme, host, port = origin(url)
+        if scheme == "https" or same_origin(url, self.endpoint.url):
+            return
+        if not self.transport.settings.may_be_insecure(host, port):
+            where = urlsplit(url).netloc
+            raise UnreachableRegistryError(
+                f"{where}: plain http is spoken with the loopback range and with hosts in "
+                "insecure_hosts only; add it there, or use https",
+                host=where,
+            )
 
     def _made(
         self,
@@ -229,7 +244,10 @@ class Sender:
             host = self.endpoint.host
         sent = _authorization(request)
         name = ""
-        if "authorization" in request.secret:
+        if not same_origin(response.url, request.url):
+            first = urlsplit(request.url).netloc
+            text = f"{host}, to which {first} redirects, asks for a login of its own{said}"
+        elif "authorization" in request.secret:
             text = f"{host} refuses the Authorization header that it was sent{said}"
         elif scheme == "http" and not index:
             text = (

@@ -24,6 +24,9 @@ __all__ = ["SUCCEEDED", "login_v1"]
 
 SUCCEEDED: Final = "Login Succeeded"
 _TAKEN: Final = "username or email already exists"
+_ELSEWHERE: Final = (
+    "there are no accounts of V1; a registry of V2 is logged in to without /v1/ in its address"
+)
 _LIMIT: Final = 64 * 1024  # bytes of an answer
 
 
@@ -100,7 +103,8 @@ class _Users:
                 return True
             if response.status == 401 or (response.status == 400 and _says_taken(response)):
                 return False
-            raise response.error(words=True)
+            hint = _ELSEWHERE if response.status in (404, 405) else ""
+            raise response.error(hint, words=True)
 
     def check(self) -> None:
         """See that the credentials are good, or that none are needed."""

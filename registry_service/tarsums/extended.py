@@ -36,6 +36,7 @@ GNU_IN_HEADER: Final = 4
 GNU_IN_BLOCK: Final = 21
 
 _XATTR: Final = b"SCHILY.xattr."
+_SPARSE: Final = b"GNU.sparse."
 _OFFSET: Final = b"GNU.sparse.offset"
 _COUNT: Final = b"GNU.sparse.numbytes"
 _MAP: Final = b"GNU.sparse.map"
@@ -43,7 +44,7 @@ _SECONDS: Final = 10**9
 
 
 def records(content: bytes, at: int) -> dict[bytes, bytes]:
-    """The records of a pax header at byte ``at`` of the archive; the last of a key counts.
+    """Those records of a pax header at byte ``at`` of the archive that count; of a key the last.
 
     Raises `TarError` for what is no list of records.
     """
@@ -65,7 +66,7 @@ def records(content: bytes, at: int) -> dict[bytes, bytes]:
         start += count
         if key in (_OFFSET, _COUNT):  # the only ones that come more than once
             places.append(value)
-        else:
+        elif key in _FIELDS or key.startswith((_XATTR, _SPARSE)):
             found[key] = value
     if places:
         found[_MAP] = b",".join(places)

@@ -82,6 +82,7 @@ def test_the_ping_says_that_it_stands_alone(registry: V1Registry) -> None:
 @pytest.mark.parametrize("said", ["True", "1", "false", None])
 def test_the_ping_says_what_it_is_told_to(said: str | None) -> None:
     with V1Registry(standalone=said, version="0.6.0") as registry:
+        assert call(registry, "POST", "/_ping").status == 405
         answer = call(registry, "GET", "/_ping")
         assert answer.headers["X-Docker-Registry-Standalone"] == said
         assert answer.header("X-Docker-Registry-Version") == "0.6.0"
@@ -414,6 +415,7 @@ def test_the_list_of_images_grows_with_each_push(registry: V1Registry) -> None:
     assert (answer.status, answer.json) == (200, "")
     assert answer.header("X-Docker-Endpoints") == registry.host
     assert answer.header("X-Docker-Token").endswith('repository="test/app",access=write')
+    assert call(registry, "GET", f"{base}/images").json == json.loads(first)
     second = json.dumps([{"id": BASE.id, "checksum": BASE.checksum}]).encode()
     answer = call(registry, "PUT", f"{base}/images", second)
     assert (answer.status, answer.body) == (204, b"")
@@ -779,6 +781,8 @@ def test_the_search_is_that_of_the_other(filled: V1Registry) -> None:
     assert (found["num_results"], found["num_pages"], found["page"]) == (2, 2, 2)
     assert [one["name"] for one in found["results"]] == ["test/app"]
     refused(call(filled, "GET", "/v1/search?q=app&n=0"), 400)
+    with V1Registry(search=False) as registry:
+        assert refused(call(registry, "GET", "/v1/search?q=app"), 404) == "Not found"
 
 
 # chains and sums

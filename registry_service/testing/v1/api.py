@@ -47,6 +47,7 @@ class RegistryApi:
     version: str
     standalone: str | None
     read_only: bool
+    search: bool
 
     def respond(self, exchange: Exchange) -> Response:
         """Answer a request; its errors too."""
@@ -64,8 +65,8 @@ class RegistryApi:
     def _respond(self, exchange: Exchange) -> Response:
         path = exchange.request.path
         if path in ("/_ping", "/v1/_ping"):
-            return pong(self.standalone)
-        if path == "/v1/search" and self.index is not None:
+            return pong(exchange.request, self.standalone)
+        if path == "/v1/search" and self.search:
             self.gate.admit(exchange, None)
             names = self.storage.repositories()
             return search_response(exchange.request, self.book, names, lambda name: True)

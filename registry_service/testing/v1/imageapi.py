@@ -102,11 +102,12 @@ class ImageEndpoints:
         if self.redirect is not None:
             return Response(status=302, headers=(("Location", self.redirect(image_id)),))
         headers = (("Content-Type", "application/octet-stream"), *cached())
-        if layer.size == 0:
-            return Response(status=416, headers=headers)
         if self.ranges == "none":
             span = Span(content=layer, offset=0, length=layer.size)
-            return Response(status=200, headers=headers, body=span)
+            whole = Response(status=200, headers=headers, body=span)
+            return whole if layer.size else Response(status=416, headers=headers)
+        if layer.size == 0:
+            return Response(status=416, headers=(*headers, ("Accept-Ranges", "bytes")))
         if self.ranges == "original":
             return ranged_as_original(exchange, layer, headers)
         try:

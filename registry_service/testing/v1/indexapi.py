@@ -69,7 +69,7 @@ class IndexApi:
     def _respond(self, exchange: Exchange) -> Response:
         request = exchange.request
         if request.path in ("/_ping", "/v1/_ping"):
-            return pong(self.standalone)
+            return pong(request, self.standalone)
         if request.path == "/v1/search":
             return self._search(exchange)
         access = _IMAGE_ACCESS.fullmatch(request.path)

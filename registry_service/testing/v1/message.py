@@ -8,7 +8,7 @@ from email.utils import formatdate
 from typing import Any, Final
 
 from ..exchange import Exchange
-from ..message import Response
+from ..message import Request, Response
 
 __all__ = ["V1Error", "answer", "cached", "pong", "read_json"]
 
@@ -59,8 +59,10 @@ def cached() -> tuple[tuple[str, str], ...]:
     )
 
 
-def pong(standalone: str | None) -> Response:
+def pong(request: Request, standalone: str | None) -> Response:
     """The answer to a ping; ``standalone`` is what its header says, None: there is none."""
+    if request.method not in ("GET", "HEAD"):
+        raise V1Error("Method not allowed", 405)
     headers = () if standalone is None else (("X-Docker-Registry-Standalone", standalone),)
     return answer({}).having(*headers)
 

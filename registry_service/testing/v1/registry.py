@@ -56,6 +56,7 @@ class V1Registry(Server):
     - ``standalone``: what the ping says in X-Docker-Registry-Standalone; ``"auto"``: what is so;
       None: nothing.
     - ``endpoints``: what X-Docker-Endpoints names; empty: the host that was asked.
+    - ``search``: whether one that stands alone can be searched.
     - ``listed_checksums``: X-Docker-Checksum-Payload has a JSON list in it.
     - ``host``, ``port``, ``allow_remote``, ``tls``, ``faults``, ``on_request``: as `Registry`.
 
@@ -78,6 +79,7 @@ class V1Registry(Server):
         standalone: str | None = "auto",
         endpoints: Sequence[str] = (),
         listed_checksums: bool = False,
+        search: bool = True,
         version: str = "0.9.1",
         tls: TLSFiles | None = None,
         faults: Iterable[Fault | str] = (),
@@ -147,6 +149,7 @@ class V1Registry(Server):
             version=version,
             standalone=standalone,
             read_only=read_only,
+            search=search and role == "standalone",
         )
 
     def _responder(self) -> Responder:

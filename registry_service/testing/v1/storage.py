@@ -221,10 +221,11 @@ class V1Storage:
         return None if data is None else list(json.loads(data))
 
     def merge_index_images(self, repository: str, images: list[dict[str, Any]]) -> None:
-        """Add images to a repository's list, which is begun if it has none."""
+        """Add images to a repository's list. The first is kept as it is, as by the original."""
         with self._lists:
-            known = self.index_images(repository) or []
-            data = json.dumps(imagelists.merged(images, known)).encode()
+            known = self.index_images(repository)
+            whole = images if known is None else imagelists.merged(images, known)
+            data = json.dumps(whole).encode()
             self._tree.write(f"repositories/{repository}/_index_images", data)
 
     def is_private(self, repository: str) -> bool:

@@ -123,8 +123,10 @@ def history_of(value: Mapping[str, Any]) -> dict[str, Any]:
     return entry
 
 
-# What a kept word may add to a configuration, or take from it: never what holds it together.
-_OWN: Final = frozenset({"architecture", "os", "rootfs"})
+# What may be kept of a configuration: nothing that the JSON can say itself, or it would say one
+# thing to programs that speak V1 and another one here.
+_HIDDEN: Final = DROPPED - {"history", "rootfs"}
+_ADDED: Final = frozenset({"created", "author", "comment", "container_config", "history"})
 
 
 def _restored(config: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,10 +134,10 @@ def _restored(config: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     kept = _kept(top)
     added, fields = kept.get("added"), kept.get("config")
     for field in added if isinstance(added, list) else ():
-        if isinstance(field, str) and field not in _OWN:
+        if isinstance(field, str) and field in _ADDED:
             config.pop(field, None)
     if isinstance(fields, dict):
-        config.update((key, each) for key, each in fields.items() if key not in _OWN | {"history"})
+        config.update((key, each) for key, each in fields.items() if key in _HIDDEN)
     return config
 
 

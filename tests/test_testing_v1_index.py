@@ -106,9 +106,15 @@ def test_neither_stands_alone(both: Pair) -> None:
 def test_each_answers_only_what_is_its_own(both: Pair) -> None:
     assert call(both.index, "GET", where(TOP, "json")).status == 404
     assert call(both.index, "GET", f"{APP}/tags").status == 404
-    token = both.token("write")
-    for method, path in (("PUT", f"{APP}/"), ("GET", f"{APP}/images"), ("PUT", f"{APP}/auth")):
-        assert call(both.registry, method, path, b"[]", sent(token)).status == 404
+    for headers in ({}, sent(both.token("write"))):
+        for method, path in (
+            ("PUT", f"{APP}/"),
+            ("GET", f"{APP}/images"),
+            ("PUT", f"{APP}/auth"),
+            ("GET", "/v1/users/"),
+            ("GET", "/v1/search?q=app"),
+        ):
+            assert call(both.registry, method, path, b"[]", headers).status == 404
 
 
 # a pull
@@ -303,6 +309,12 @@ def test_a_token_may_come_with_the_word_twice(filled: Pair) -> None:
     assert answer.status == 200
 
 
+def test_a_repository_without_tags_is_known_to_whoever_has_a_token(both: Pair) -> None:
+    both.index.add_images("anna/app", [{"id": TOP.id}])
+    answer = call(both.registry, "GET", f"{APP}/tags", headers=sent(both.token("read")))
+    assert (answer.status, answer.json) == (200, {})
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_token_to_write_reads_unless_it_is_as_in_the_original(strict: bool) -> None:
     with pair(strict=strict) as both:
@@ -310,6 +322,10 @@ def test_a_token_to_write_reads_unless_it_is_as_in_the_original(strict: bool) ->
         status = call(both.registry, "GET", where(TOP, "json"), headers=token).status
         assert status == (401 if strict else 404)
         assert call(both.registry, "PUT", where(BASE, "json"), BASE.raw, token).status == 200
+        token = sent(both.token("read"))
+        for method in ("GET", "HEAD"):
+            status = call(both.registry, method, f"{APP}/tags", headers=token).status
+            assert status == (401 if strict and method == "HEAD" else 200)
 
 
 def test_tokens_run_out(filled: Pair) -> None:

@@ -16,6 +16,7 @@ from .names import full_name
 from .standalone import StandaloneIndex
 from .storage import V1Storage
 from .tagapi import TagEndpoints
+from .tokens import Token
 
 __all__ = ["ROUTE", "RegistryApi", "failure", "repository_of"]
 
@@ -74,9 +75,12 @@ class RegistryApi:
         if match is None:
             raise V1Error("Not found", 404)
         repository = repository_of(match)
+        if self.index is None and not _of_registry(match, exchange.request.method):
+            raise V1Error("Not found", 404)
         admission = self.gate.admit(exchange, repository)
         if self.read_only and exchange.request.method not in ("GET", "HEAD"):
             raise V1Error("This registry is only read", 405)
+        self._note(admission.token)
         try:
             if match["part"]:
                 image_id, part = match["image"], match["part"]
@@ -87,6 +91,14 @@ class RegistryApi:
             # The token may be used up now, whatever came of it: the session is not to be lost.
             found = error.response()
         return found.having(*admission.headers)
+
+    def _note(self, token: Token | None) -> None:
+        """Whoever comes with a token makes its repository known: it has no tags yet, maybe."""
+        index = self.images.membership()
+        if token is None or index is None or self.read_only:
+            return
+        if not self.storage.has_repository(token.repository):
+            self.storage.note_images(token.repository, index.ids(token.repository))
 
     def _repository(
         self, exchange: Exchange, match: re.Match[str], repository: str | None
@@ -115,6 +127,13 @@ class RegistryApi:
         if method != "PUT":
             raise V1Error("Method not allowed", 405)
         return self.index.put(exchange, repository, status=200)
+
+
+def _of_registry(match: re.Match[str], method: str) -> bool:
+    """Whether a request is for a registry, and not for an index."""
+    if match["part"] or match["tagged"] or match["what"] in ("json", "properties"):
+        return True
+    return match["repository"] is not None and method == "DELETE"
 
 
 def repository_of(match: re.Match[str]) -> str | None:

@@ -85,7 +85,8 @@ class TokenGate:
     A token that was found good opens a session, whose cookie the client may send with its next
     requests; the token may have been used up by then. ``verifier`` is the index; until there is
     one, nobody is let in. With ``cookies`` False there are no sessions. With ``strict`` a token
-    to write does not read, as in the original. One lock guards the sessions.
+    to write does not read, and there is none for HEAD, as in the original. One lock guards the
+    sessions.
     """
 
     def __init__(self, *, cookies: bool, strict: bool) -> None:

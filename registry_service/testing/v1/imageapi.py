@@ -28,8 +28,8 @@ Ranges = Literal["exact", "original", "none"]
 class Membership(Protocol):
     """What an index knows of images. A standalone registry has none to ask."""
 
-    def lists(self, repository: str, image_id: str) -> bool:
-        """Whether an image is in the list of a repository."""
+    def ids(self, repository: str) -> list[str]:
+        """The images in the list of a repository."""
 
     def may_use(self, user: str, image_id: str) -> bool:
         """Whether a user sees a repository that has this image; empty: anybody."""
@@ -124,7 +124,7 @@ class ImageEndpoints:
         if data["id"] != image_id:
             raise V1Error("JSON data contains invalid id")
         index = self.membership()
-        if index is not None and token and not index.lists(token.repository, image_id):
+        if index is not None and token and image_id not in index.ids(token.repository):
             raise V1Error("This image does not belong to the repository")
         parent = data.get("parent")
         if parent:

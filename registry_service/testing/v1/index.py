@@ -119,9 +119,9 @@ class V1Index(Server):
         """The token of an Authorization header, if it is good, and for that repository."""
         return self._tokens.use(authorization, repository)
 
-    def lists(self, repository: str, image_id: str) -> bool:
-        """Whether an image is in the list of a repository."""
-        return any(one["id"] == image_id for one in self.images(repository) or ())
+    def ids(self, repository: str) -> list[str]:
+        """The images in the list of a repository."""
+        return [one["id"] for one in self.images(repository) or ()]
 
     def may_use(self, user: str, image_id: str) -> bool:
         """Whether an image is in a repository that this user sees; empty: anybody."""

@@ -51,8 +51,8 @@ class V1Registry(Server):
       without its unit; one that is open at the end, or goes past it, says too many bytes, and
       breaks off; less than two bytes are refused), or ``"none"``: always the whole.
     - ``redirect_layers``: layers are sent to be fetched from another origin, `origin`.
-    - ``cookies``: a token opens a session; ``strict_access``: one to write does not read, as in
-      the original. Both for the role ``"registry"``.
+    - ``cookies``: a token opens a session; ``strict_access``: one to write does not read, and
+      there is none for HEAD, as in the original. Both for the role ``"registry"``.
     - ``standalone``: what the ping says in X-Docker-Registry-Standalone; ``"auto"``: what is so;
       None: nothing.
     - ``endpoints``: what X-Docker-Endpoints names; empty: the host that was asked.

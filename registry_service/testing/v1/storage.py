@@ -7,6 +7,7 @@
     repositories/NAMESPACE/NAME/tag_TAG       the id that the tag stands for
     repositories/NAMESPACE/NAME/tagTAG_json   who set it
     repositories/NAMESPACE/NAME/_index_images what the index says of its images
+    repositories/NAMESPACE/NAME/_images_list  the ids that an index named
     repositories/NAMESPACE/NAME/_private      there for a private one
 
 So a directory that the original left behind can be served. Thread-safe as the tree is; each
@@ -227,6 +228,10 @@ class V1Storage:
             whole = images if known is None else imagelists.merged(images, known)
             data = json.dumps(whole).encode()
             self._tree.write(f"repositories/{repository}/_index_images", data)
+
+    def note_images(self, repository: str, ids: list[str]) -> None:
+        """Keep the list of an index beside what its registry has: the repository is known then."""
+        self._tree.write(f"repositories/{repository}/_images_list", json.dumps(ids).encode())
 
     def is_private(self, repository: str) -> bool:
         return self._tree.content(f"repositories/{repository}/_private") is not None

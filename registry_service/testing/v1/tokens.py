@@ -36,7 +36,12 @@ class Token:
 
 
 def permits(access: str, method: str, *, strict: bool) -> bool:
-    """Whether an access allows an HTTP method. Writing has reading in it, unless ``strict``."""
+    """Whether an access allows an HTTP method.
+
+    Writing has reading in it, unless ``strict``; then reading is by GET alone, too.
+    """
+    if strict and method == "HEAD":
+        return False
     if access == "write" and not strict and method in _METHODS["read"]:
         return True
     return method in _METHODS.get(access, ())

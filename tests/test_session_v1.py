@@ -4,66 +4,48 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
-import socket
-import threading
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from support_session_v1 import (
+    ANN,
+    BASE,
+    CHAIN,
+    FAST,
+    LAYERS,
+    MIDDLE,
+    OTHER,
+    TOP,
+    Hub,
+    pull,
+    push,
+    session,
+)
 
 from registry_service import (
     AlreadyExistsError,
     AuthConfig,
-    Cancellation,
     DoesNotExistError,
     Endpoint,
     HTTPRequestFactory,
     ImgData,
     LoginRequiredError,
     Observer,
-    RegistryError,
     RegistryHTTPError,
     RegistrySettings,
     Session,
     tarsum,
 )
 from registry_service.errors import (
-    CancelledError,
     ConnectionBrokenError,
-    ProtocolError,
-    RegistryTimeoutError,
     UnreachableRegistryError,
 )
 from registry_service.testing import TLSFiles
-from registry_service.testing.v1 import V1Index, V1Registry, images
+from registry_service.testing.v1 import V1Registry, images
 from registry_service.transport import BodyError
-
-ANN = AuthConfig(username="ann", password="open sesame")
-CHAIN = images.random_chain(seed=9, length=3, files=12, file_size=40_000)
-BASE, MIDDLE, TOP = CHAIN.images
-OTHER = images.random_id("nobody's")
-FAST = RegistrySettings(retries=3, retry_wait_max=0.01, read_timeout=2)
-
-
-@contextmanager
-def session(
-    host: str,
-    auth: AuthConfig | None = None,
-    *,
-    settings: RegistrySettings = FAST,
-    factory: HTTPRequestFactory | None = None,
-    **options: Any,
-) -> Iterator[Session]:
-    with (
-        Endpoint.discover(f"{host}/v1/", settings=settings) as endpoint,
-        Session(auth, factory, endpoint, **options) as made,
-    ):
-        yield made
 
 
 @pytest.fixture
@@ -80,67 +62,10 @@ def at(registry: V1Registry) -> Iterator[Session]:
         yield made
 
 
-class Hub:
-    """An index with two registries, of which the first is down."""
-
-    def __init__(self, **options: Any) -> None:
-        self.registry = V1Registry(role="registry", **options.pop("registry", {}))
-        self._held = socket.socket()  # a port that refuses, and that nobody else gets
-        self._held.bind(("127.0.0.1", 0))
-        down = f"127.0.0.1:{self._held.getsockname()[1]}"
-        self.down = f"http://{down}/v1/"
-        self.index = V1Index(
-            registries=[down, self.registry], accounts={"ann": "open sesame"}, **options
-        )
-
-    def __enter__(self) -> Hub:
-        self.registry.start()
-        self.index.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.index.stop()
-        self.registry.stop()
-        self._held.close()
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with Hub() as started:
         yield started
-
-
-def push(made: Session, repository: str, where: str | None = None) -> None:
-    """The whole chain, in the order of the protocol, to one registry."""
-    listed = [ImgData(id=image.id) for image in CHAIN.images]
-    granted = made.push_image_json_index(repository, listed, False)
-    registry, token = where or granted.endpoints[0], granted.tokens
-    said = []
-    for image in CHAIN.images:
-        made.push_image_json_registry(ImgData(id=image.id), image.raw, registry, token)
-        checksum, payload = made.push_image_layer_registry(
-            image.id, io.BytesIO(image.layer), registry, token, image.raw
-        )
-        said.append(ImgData(id=image.id, checksum=checksum, checksum_payload=payload))
-        made.push_image_checksum_registry(said[-1], registry, token)
-    made.push_registry_tag(repository, TOP.id, "1.0", registry, token)
-    made.push_image_json_index(repository, said, True, [registry])
-
-
-def pull(made: Session, repository: str, where: str | None = None) -> list[bytes]:
-    """The layers of the tag 1.0, the lowest first."""
-    data = made.get_repository_data(repository)
-    tags = made.get_remote_tags(data.endpoints, repository, data.tokens)
-    registry, token = where or data.endpoints[0], data.tokens
-    found = []
-    for image_id in reversed(made.get_remote_history(tags["1.0"], registry, token)):
-        _, size = made.get_remote_image_json(image_id, registry, token)
-        with made.get_remote_image_layer(image_id, registry, token, size) as layer:
-            found.append(layer.read())
-    return found
-
-
-LAYERS = [image.layer for image in CHAIN.images]
 
 
 # whole ways
@@ -419,153 +344,3 @@ def test_sessions_show_no_secret_and_end_together(registry: V1Registry) -> None:
         made.get_remote_history(TOP.id, registry.endpoint, ["token secret"])
         assert "secret" not in repr(made)
     assert told and not any("secret" in text for text in told)
-
-
-# faults on each
-
-
-def reading(made: Session, registry: V1Registry) -> dict[str, Callable[[], object]]:
-    where = registry.endpoint
-    return {
-        "/images": lambda: made.get_repository_data("test/app"),
-        "/tags": lambda: made.get_remote_tags([where], "test/app", None),
-        "/ancestry": lambda: made.get_remote_history(TOP.id, where, None),
-        "/json": lambda: made.get_remote_image_json(TOP.id, where, None),
-    }
-
-
-@pytest.mark.parametrize("path", ["/images", "/tags", "/ancestry", "/json"])
-@pytest.mark.parametrize(
-    "fault",
-    ["drop:after=0", "drop:after=30", "status:code=500", "status:code=429"],
-)
-def test_what_is_asked_is_asked_again(
-    at: Session, registry: V1Registry, path: str, fault: str
-) -> None:
-    ask = reading(at, registry)[path]
-    before = ask()
-    switch = registry.add_fault(f"{fault},path=*{path},times=2")
-    after = ask()
-    assert switch.hits == 2
-    if path != "/images":  # which has a new token
-        assert after == before
-
-
-@pytest.mark.parametrize("path", ["/images", "/tags", "/ancestry", "/json"])
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("drop:after=0", ConnectionBrokenError),
-        ("status:code=500", RegistryHTTPError),
-        ("status:code=403", RegistryHTTPError),
-        ("status:code=401", LoginRequiredError),
-        ("stall:seconds=30", RegistryTimeoutError),
-        ("corrupt:offset=0", ProtocolError),
-        ("short:after=30", ProtocolError),
-    ],
-)
-def test_what_does_not_get_better_is_an_error(
-    registry: V1Registry, path: str, fault: str, error: type[RegistryError]
-) -> None:
-    settings = RegistrySettings(retries=1, retry_wait_max=0.01, read_timeout=0.3)
-    with session(registry.host, settings=settings) as made:
-        registry.add_fault(f"{fault},path=*{path}")
-        with pytest.raises(error):
-            reading(made, registry)[path]()
-
-
-def test_a_layer_that_is_corrupted_or_short_is_of_its_size_or_an_error(
-    at: Session, registry: V1Registry
-) -> None:
-    size = len(TOP.layer)
-    registry.add_fault("status:code=503,path=*/layer,times=2")
-    registry.add_fault(f"short:after={size // 2},path=*/layer,skip=2,times=1")
-    with at.get_remote_image_layer(TOP.id, registry.endpoint, None, size) as layer:
-        assert layer.read() == TOP.layer
-    registry.clear_faults()
-    registry.add_fault("status:code=404,path=*/layer")
-    with pytest.raises(DoesNotExistError):
-        at.get_remote_image_layer(TOP.id, registry.endpoint, None, size)
-
-
-@pytest.mark.parametrize("path", ["/json", "/layer", "/checksum", "/tags/1"])
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("drop:after=0", ConnectionBrokenError),
-        ("status:code=500", RegistryHTTPError),
-        ("status:code=403", RegistryHTTPError),
-        ("status:code=401", LoginRequiredError),
-        ("stall:seconds=30", RegistryTimeoutError),
-    ],
-)
-def test_what_is_sent_in_vain_is_an_error(
-    path: str, fault: str, error: type[RegistryError]
-) -> None:
-    settings = RegistrySettings(
-        retries=1, retry_wait_max=0.01, read_timeout=0.3, commit_timeout=0.3
-    )
-    with V1Registry() as registry, session(registry.host, settings=settings) as made:
-        image = ImgData(id=BASE.id, checksum=BASE.tarsum, checksum_payload=BASE.checksum)
-        where = registry.endpoint
-        steps: dict[str, Callable[[], object]] = {
-            "/json": lambda: made.push_image_json_registry(image, BASE.raw, where, None),
-            "/layer": lambda: made.push_image_layer_registry(
-                BASE.id, BASE.layer, where, None, BASE.raw
-            ),
-            "/checksum": lambda: made.push_image_checksum_registry(image, where, None),
-            "/tags/1": lambda: made.push_registry_tag("app", BASE.id, "1", where, None),
-        }
-        if path == "/checksum" and error is ConnectionBrokenError:
-            error = AlreadyExistsError  # with the second try, whose no is not dropped
-        registry.add_fault(f"{fault},path=*{path},method=PUT")
-        for step, call in steps.items():
-            with pytest.raises(error) if step == path else nullcontext():
-                call()
-            if step == path:
-                break
-
-
-@contextmanager
-def once_it_was_asked(registry: V1Registry, cancel: Cancellation) -> Iterator[None]:
-    """Cancels once the registry was asked."""
-
-    def wait() -> None:
-        registry.wait_for(lambda seen: any(one.path.endswith("/ancestry") for one in seen), 30)
-        cancel.cancel()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    yield
-    thread.join(30)
-
-
-def test_a_cancellation_ends_a_session_s_waits(registry: V1Registry) -> None:
-    cancel = Cancellation()
-    registry.add_fault("stall:seconds=60,after=10,path=*/ancestry")
-    with (
-        session(registry.host, cancel=cancel) as made,
-        once_it_was_asked(registry, cancel),
-        pytest.raises(CancelledError),
-    ):
-        made.get_remote_history(TOP.id, registry.endpoint, None)
-
-
-def test_the_memory_of_a_session_is_bounded(registry: V1Registry) -> None:
-    """What is read of a large layer is read piece by piece."""
-    raw = json.dumps({"id": OTHER}).encode()
-    size = 128 * 1024 * 1024
-    registry.put_synthetic(raw, size)
-    with session(registry.host) as made:
-        tracemalloc.start()
-        try:
-            with made.get_remote_image_layer(OTHER, registry.endpoint, None, size) as layer:
-                buffer = bytearray(256 * 1024)
-                count = 0
-                while more := layer.readinto(buffer):
-                    count += more
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert count == size
-    assert peak < 12 * 1024 * 1024

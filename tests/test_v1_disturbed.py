@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 import pytest
-from test_session_v1 import ANN, CHAIN, LAYERS, Hub, session
+from support_session_v1 import ANN, CHAIN, LAYERS, Hub, session
 
 from registry_service import (
     AlreadyExistsError,

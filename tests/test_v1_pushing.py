@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from scripted import Request, scripted
-from test_v1_client import ANN, IDS, TOKEN, client
+from support_v1_client import ANN, IDS, TOKEN, client
 
 from registry_service.cancel import Cancellation
 from registry_service.errors import (

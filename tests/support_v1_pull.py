@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 from registry_service.cancel import Cancellation
@@ -35,6 +36,7 @@ class Caller:
         self.cancel = Cancellation()
         self.registries = Registries(RegistrySettings(**{**SETTINGS, **settings}))
         self.rows: list[Settled] = []
+        self.on_row: Callable[[Settled], object] = lambda row: None
         self.log: list[str] = []
         self.moved: list[tuple[str, str, int, int]] = []
 
@@ -49,8 +51,12 @@ class Caller:
         return Observer(
             progress=lambda *step: self.moved.append(step),
             log=lambda level, text, /, **fields: self.log.append(f"{level}: {text}"),
-            settled=self.rows.append,
+            settled=self._settled,
         )
+
+    def _settled(self, row: Settled) -> None:
+        self.rows.append(row)
+        self.on_row(row)
 
     def pull(self, name: str, **options: Any) -> Descriptor:
         """Returns what the name stands for. The rows are those of this pull."""

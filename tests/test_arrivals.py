@@ -397,3 +397,12 @@ def test_a_source_with_several_places_goes_on_at_the_next(store: Store) -> None:
     source = Several()
     assert receive(store, stated(data), source).wait().layer.digest == Digest.of(data)
     assert source.places[0].offsets == [3000]
+
+
+def test_an_operation_that_is_over_pins_nothing_more(store: Store) -> None:
+    lease = store.lease()
+    lease.pin([Digest.of(b"a")])
+    lease.close()
+    with pytest.raises(StoreError, match="is over"):
+        lease.pin([Digest.of(b"b")])
+    assert names(store.scratch) == []

@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from ..cancel import Cancellation
 from ..digest import Digest
-from ..errors import InvalidDigestError
+from ..errors import InvalidDigestError, StoreError
 from .disk import FILE_MODE, disk_error, is_at, try_lock
 from .layout import Layout
 
@@ -43,6 +43,7 @@ class Lease:
         self._path = layout.ingest / f"{os.getpid()}-{secrets.token_hex(8)}{_SUFFIX}"
         self._fd = -1
         self._pinned: set[Digest] = set()
+        self._closed = False
         self._mutex = threading.Lock()  # what comes at once is pinned by those who bring it
 
     def __enter__(self) -> Self:
@@ -64,6 +65,8 @@ class Lease:
     def pin(self, digests: Iterable[Digest]) -> None:
         """Keep these from being removed until `close`. Raises `StoreError`."""
         with self._mutex:
+            if self._closed:  # what is late must not make a file that nobody removes
+                raise StoreError("the operation is over")
             self._pin(digests)
 
     def _pin(self, digests: Iterable[Digest]) -> None:
@@ -92,8 +95,10 @@ class Lease:
 
     def close(self) -> None:
         """Keep nothing any more. A second call does nothing."""
-        fd, self._fd = self._fd, -1
-        self._pinned.clear()
+        with self._mutex:
+            self._closed = True
+            fd, self._fd = self._fd, -1
+            self._pinned.clear()
         if fd >= 0:
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -1,0 +1,98 @@
+"""SIGKILL in the middle of a pull from V1: what was fetched stays, and does not travel again."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from support_daemon import running_daemon
+from support_server import until
+from test_kills import written
+
+from registry_service.digest import Digest
+from registry_service.testing import LoggedRequest
+from registry_service.testing.v1 import V1Registry, images
+from registry_service.testing.v1.images import Chain
+
+MIB = 1024 * 1024
+
+
+def killed_pull(place: Path, moments: int, seed: int) -> None:
+    """Pull a chain whose daemon is killed at random moments, again and again."""
+    dice = random.Random(seed)
+    chain = images.random_chain(seed, length=4, files=3, file_size=(moments + 2) * MIB // 3)
+    whole = sum(len(one.layer) for one in chain.images)
+    with V1Registry() as registry:
+        images.push_chain(registry, "test/app", "1", chain)
+        reference = f"{registry.host}/test/app:1"
+        registry.clear_requests()
+        registry.add_fault("slow:rate=4000000,path=*/layer")
+        state = place / "state"
+        had: dict[str, int] = {}  # what is on the disk of each layer
+        for _ in range(moments):
+            before = len(registry.requests)
+            with running_daemon(state) as daemon:
+                with daemon.start_ctl("pull", reference) as client:
+                    step = (whole - sum(had.values())) // (moments + 2)
+                    target = sum(had.values()) + dice.randrange(max(1, step))
+                    until(lambda target=target: written(state) > target, 30.0)  # type: ignore[misc]
+                    daemon.process.kill()
+                    _, stderr = client.communicate(timeout=20)
+                    assert client.returncode == 75, stderr
+                daemon.process.wait(10)
+            registry.wait_for(lambda log: all(one.done for one in log))
+            check_begin(registry.requests[before:], chain, had)
+            now = on_disk(state, chain)
+            for image_id, size in had.items():
+                assert now.get(image_id, 0) >= size, "what was fetched was thrown away"
+            had = now
+        before = len(registry.requests)
+        with running_daemon(state) as daemon:
+            daemon.ctl("pull", reference)
+            assert {row["state"] for row in daemon.ctl_json("verify")} == {"ok"}
+        check_begin(registry.requests[before:], chain, had)
+    for one in chain.images:
+        name = Digest.of(one.layer).hex
+        assert (state / "images" / "blobs" / "sha256" / name).read_bytes() == one.layer
+    assert not list((state / "ingest").glob("*.partial"))
+
+
+def on_disk(state: Path, chain: Chain) -> dict[str, int]:
+    """The bytes of each layer that the store has, whole or in part. What is in part is right."""
+    found: dict[str, int] = {}
+    for one in chain.images:
+        blob = state / "images" / "blobs" / "sha256" / Digest.of(one.layer).hex
+        if blob.exists():
+            assert blob.read_bytes() == one.layer
+            found[one.id] = len(one.layer)
+            continue
+        for path in (state / "ingest").glob(f"layer-{one.id[:12]}-*.partial"):
+            part = path.read_bytes()
+            assert one.layer.startswith(part)
+            found[one.id] = len(part)
+    return found
+
+
+def check_begin(log: list[LoggedRequest], chain: Chain, had: dict[str, int]) -> None:
+    """Every layer is asked for from the place up to which it was there, and not at all where it
+    was there whole."""
+    sizes = {one.id: len(one.layer) for one in chain.images}
+    for one in log:
+        if one.method != "GET" or not one.path.endswith("/layer"):
+            continue
+        image_id = one.path.split("/")[-2]
+        start = re.match(r"bytes=(\d+)-", one.range)
+        assert (int(start[1]) if start else 0) == had.get(image_id, 0), str(one)
+        assert had.get(image_id, 0) < sizes[image_id], f"{one}: it was there whole"
+
+
+def test_a_pull_whose_daemon_is_killed_goes_on(tmp_path: Path) -> None:
+    killed_pull(tmp_path, 3, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pull_whose_daemon_is_killed_at_twenty_moments(tmp_path: Path, seed: int) -> None:
+    killed_pull(tmp_path, 20, seed=seed)

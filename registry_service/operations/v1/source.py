@@ -36,6 +36,7 @@ __all__ = ["Described", "Memory", "V1Source", "tag_of"]
 _T = TypeVar("_T")
 
 _AT_ONCE: Final = 8  # images whose JSON is asked for
+_CHAIN_LIMIT: Final = 16 * 1024 * 1024  # bytes of JSON of one chain
 _REMEMBERED: Final = 16 * 1024 * 1024  # bytes of JSON
 
 
@@ -141,9 +142,18 @@ class V1Source:
             return self._client.ancestry(image_id, registry, token)
 
         ids = check_ancestry(self._document(ask), image_id)
+        found: list[Described] = []
         pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="v1-json")
         try:
-            found = list(pool.map(self.described, ids))
+            # Not all at once: they are all held, however large they are.
+            for place in range(0, len(ids), 4 * _AT_ONCE):
+                found += pool.map(self.described, ids[place : place + 4 * _AT_ONCE])
+                weight = sum(len(one.image.raw) for one in found)
+                if weight > _CHAIN_LIMIT:
+                    raise ManifestError(
+                        f"image {image_id}: the JSON of the images of its ancestry has {weight} "
+                        f"bytes and more; {_CHAIN_LIMIT} are allowed"
+                    )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         check_chain([one.image for one in found])

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from ...cancel import Cancellation
-from ...constants import TimeoutType
+from ...constants import APIVersion, TimeoutType
 from ...credentials import AuthConfig
 from ...endpoint import Endpoint
+from ...errors import DoesNotExistError
 from ...headers import HTTPRequestFactory
 from ...observe import Observer
 from ...transport import Readable, Transport
@@ -103,14 +104,31 @@ class V1Client:
         return self._index.repository_data(repository)
 
     def grant(self, repository: str) -> RepositoryData:
-        """The same, asked for once and kept."""
+        """The same, asked for once and kept. A registry without an index that does not know what
+        that is, such as a directory of files behind a web server, is asked for the tags: where it
+        has these, it has the repository, and wants no token."""
         name = on_the_wire(repository)
         with self._lock:
             grant = self._grants.setdefault(name, _Grant())
         with grant.lock:
             if grant.data is None:
-                grant.data = self.repository_data(repository)
+                grant.data = self._granted(repository)
             return grant.data
+
+    def _granted(self, repository: str) -> RepositoryData:
+        try:
+            return self.repository_data(repository)
+        except DoesNotExistError:
+            if not self.endpoint.info.standalone:
+                raise
+            home = self.endpoint.version_string(APIVersion.V1)
+            try:
+                self.remote_tags((home,), repository, ())
+            except DoesNotExistError:
+                pass
+            else:
+                return RepositoryData(endpoints=(home,))
+            raise
 
     def put_index(
         self,

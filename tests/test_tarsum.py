@@ -354,6 +354,15 @@ def test_the_order_of_entries_makes_no_difference(parts: list[bytes]) -> None:
     assert tarsum(archive(*parts)) == tarsum(archive(*PARTS))
 
 
+def test_a_cancellation_ends_the_sorting_too() -> None:
+    cancel = Cancellation()
+    summer = TarSummer(cancel=cancel)
+    summer.update(archive(raw(uid=1), raw(uid=2)))
+    cancel.cancel()
+    with pytest.raises(CancelledError):
+        summer.sum()
+
+
 def test_of_one_name_it_does() -> None:
     parts = [raw(name=b"same", uid=1), raw(name=b"./same/", uid=2)]  # one name, however written
     assert tarsum(archive(*parts)) != tarsum(archive(*reversed(parts)))

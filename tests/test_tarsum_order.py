@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_service.errors import CancelledError
 from registry_service.tarsums import order
 from registry_service.tarsums.order import ordered
 
@@ -42,7 +43,7 @@ def worst(count: int, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     with monkeypatch.context() as patch:
         patch.setattr(order, "_before", before)
-        order._quick_sort([(b"", place, b"") for place in range(count)])
+        order._quick_sort([(b"", place, b"") for place in range(count)], lambda: None)
     return [value.to_bytes(4, "big") for value in values]
 
 
@@ -119,3 +120,20 @@ def test_whoever_chooses_the_sums_makes_it_no_slower(
     monkeypatch.setattr(order, "_before", counting)
     assert list(ordered(sums, names)) == expected
     assert asked < 8 * count * count.bit_length()
+
+
+@pytest.mark.parametrize("after", [1, 5, 50])
+def test_a_sort_ends_when_it_is_told(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = worst(1000, monkeypatch)
+    names = [b"%d" % (place // 2) for place in range(1000)]
+    checked = 0
+
+    def check() -> None:
+        nonlocal checked
+        checked += 1
+        if checked == after:
+            raise CancelledError()
+
+    with pytest.raises(CancelledError):
+        ordered(sums, names, check)
+    assert checked == after

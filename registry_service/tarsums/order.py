@@ -10,7 +10,7 @@ partitions go wrong too often.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final
 
 __all__ = ["ordered"]
@@ -22,8 +22,14 @@ _LARGE: Final = 40
 _Item = tuple[bytes, int, bytes]
 
 
-def ordered(sums: Sequence[bytes], names: Sequence[bytes]) -> Iterable[bytes]:
-    """``sums``, the i-th of which is of the entry that ``names[i]`` stands for."""
+def ordered(
+    sums: Sequence[bytes], names: Sequence[bytes], check: Callable[[], object] = lambda: None
+) -> Iterable[bytes]:
+    """``sums``, the i-th of which is of the entry that ``names[i]`` stands for. ``check`` is called
+    every now and then; what it raises ends this."""
+    if len(set(names)) == len(names):
+        return sorted(sums)
+    check()
     last: dict[bytes, bytes] = {}
     turned = False
     for name, each in zip(names, sums, strict=True):
@@ -34,7 +40,7 @@ def ordered(sums: Sequence[bytes], names: Sequence[bytes]) -> Iterable[bytes]:
     items = [
         (name, place, each) for place, (name, each) in enumerate(zip(names, sums, strict=True))
     ]
-    _quick_sort(items)
+    _quick_sort(items, check)
     return [each for _, _, each in items]
 
 
@@ -42,15 +48,16 @@ def _before(one: _Item, other: _Item) -> bool:
     return one[1] < other[1] if one[0] == other[0] else one[2] < other[2]
 
 
-def _quick_sort(items: MutableSequence[_Item]) -> None:
+def _quick_sort(items: MutableSequence[_Item], check: Callable[[], object]) -> None:
     depth = 2 * len(items).bit_length()
     waiting = [(0, len(items), depth)]
     while waiting:  # parts do not touch each other: which one comes first makes no difference
+        check()
         low, high, depth = waiting.pop()
         if high - low <= _SMALL:
             _insert(items, low, high)
         elif not depth:
-            _heap_sort(items, low, high)
+            _heap_sort(items, low, high, check)
         else:
             less, more = _partition(items, low, high)
             waiting += [(low, less, depth - 1), (more, high, depth - 1)]
@@ -115,11 +122,15 @@ def _exchange(items: MutableSequence[_Item], start: int, end: int, count: int) -
         _swap(items, start + step, end - count + step)
 
 
-def _heap_sort(items: MutableSequence[_Item], low: int, high: int) -> None:
+def _heap_sort(
+    items: MutableSequence[_Item], low: int, high: int, check: Callable[[], object]
+) -> None:
     count = high - low
     for root in range((count - 1) // 2, -1, -1):
+        check()
         _sift(items, low, root, count)
     for end in range(count - 1, -1, -1):
+        check()
         _swap(items, low, low + end)
         _sift(items, low, 0, end)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_LIMIT", "LayerSummer", "TarSummer", "tarsum"]
 
 #: The entries that an archive may have. Of each 64 bytes or less are kept.
-ENTRY_LIMIT: Final = 2 * 1024 * 1024
+ENTRY_LIMIT: Final = 1024 * 1024
 
 _NAME: Final = 16  # bytes of a name's digest
 _CHUNK: Final = 256 * 1024
@@ -48,7 +48,7 @@ class TarSummer:
         check_algorithm(algorithm)
         self.version = version
         self.algorithm = algorithm
-        self._sums = _Sums(version, algorithm)
+        self._sums = _Sums(version, algorithm, cancel)
         self._parser: Generator[int, Piece, None] | None = entries(self._sums, cancel)
         self._wanted = next(self._parser)
         self._error: RegistryError | None = None
@@ -68,7 +68,7 @@ class TarSummer:
 
     def sum(self, json: bytes = b"") -> str:
         """The sum of what came, as it is written, with ``json`` before it; the archive ends
-        here. Raises `TarError` where it is cut off."""
+        here. Raises `TarError` where it is cut off, `CancelledError`."""
         return str(self.value(json))
 
     def value(self, json: bytes = b"") -> TarSum:
@@ -176,7 +176,8 @@ class LayerSummer:
 class _Sums:
     """The sums of the entries, in two rows of bytes."""
 
-    def __init__(self, version: TarSumVersion, algorithm: str) -> None:
+    def __init__(self, version: TarSumVersion, algorithm: str, cancel: Cancellation | None) -> None:
+        self._check: Callable[[], object] = _nothing if cancel is None else cancel.check
         self._version = version
         self._algorithm = algorithm
         self._size = ALGORITHMS[algorithm]
@@ -201,12 +202,18 @@ class _Sums:
     def sum(self, json: bytes) -> str:
         total = self._new()
         total.update(json)
-        for each in ordered(_split(self._sums, self._size), _split(self._names, _NAME)):
+        self._check()
+        sums, names = _split(self._sums, self._size), _split(self._names, _NAME)
+        for each in ordered(sums, names, self._check):
             total.update(each.hex().encode())
         return total.hexdigest()
 
     def _new(self) -> _Hash:
         return hashlib.new(self._algorithm, usedforsecurity=False)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _split(row: bytearray, size: int) -> list[bytes]:

@@ -193,6 +193,34 @@ def test_a_second_push_sends_nothing(registry: V1Registry, bench: Bench) -> None
     whole(registry, IMAGE)
 
 
+def test_what_was_sent_is_not_fetched_to_find_out_what_it_is(
+    registry: V1Registry, bench: Bench
+) -> None:
+    """Neither by a pull nor by a copy, as long as the registry says the same of it."""
+    name = f"{registry.host}/test/app:1"
+    keep(bench.state, name, IMAGE)
+    bench.run("push", name)
+    registry.clear_requests()
+    rows = bench.run("pull", name, platform="all")
+    assert states(rows)[:2] == ["exists", "exists"]
+    assert not [one for one in registry.requests if one.path.endswith("/layer")]
+    other = gzip.compress(IMAGE.archives[0], 9)
+    registry.put_image(chain(IMAGE)[0].image.raw, other)  # in another gzip
+    registry.put_tag("test/app", "2", ids(IMAGE)[-1])
+    rows = bench.run("pull", f"{registry.host}/test/app:2", platform="all")
+    assert {row["digest"]: row["state"] for row in rows[:2]} == {
+        str(Digest.of(other)): "fetched",
+        str(Digest.of(IMAGE.layers[1])): "exists",
+    }
+
+
+def test_what_was_compressed_on_the_way_is_fetched(registry: V1Registry, bench: Bench) -> None:
+    name = f"{registry.host}/test/app:1"
+    keep(bench.state, name, made_image(IMAGE.archives, pack=bytes, history=HISTORY))
+    bench.run("push", name)
+    assert states(bench.run("pull", name, platform="all"))[:2] == ["fetched", "fetched"]
+
+
 def test_another_tag_sends_the_tag_alone(registry: V1Registry, bench: Bench) -> None:
     keep(bench.state, f"{registry.host}/test/app:1", IMAGE)
     keep(bench.state, f"{registry.host}/test/app:2", IMAGE)
@@ -420,6 +448,31 @@ def test_bytes_that_did_not_arrive_as_they_were_sent_are_sent_again(
             job.end.message
         )
         assert registry.tags("test/app") == {}
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_conflict_at_the_checksum_means_that_somebody_else_was_faster(
+    bench: Bench, reads: bool
+) -> None:
+    """Whether the token lets us look or not."""
+
+    def conflict(exchange: Exchange) -> Response | None:
+        path, method = exchange.request.path, exchange.request.method
+        if method == "GET" and "/images/" in path and not reads:
+            return V1Error("Requires authorization", 401).response()
+        if method == "PUT" and path.endswith("/checksum"):
+            for link, blob in zip(chain(image), image.layers, strict=True):
+                if link.image.id in path:
+                    served.put_image(link.image.raw, blob)
+        return None
+
+    image = made_image(IMAGE.archives)
+    served = answering(conflict)
+    with served:
+        name = f"{served.host}/test/app:1"
+        keep(bench.state, name, image)
+        assert states(bench.run("push", name)) == ["exists"] * 3 + ["pushed"]
+        whole(served, image)
 
 
 @pytest.mark.parametrize(

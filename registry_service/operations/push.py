@@ -96,7 +96,7 @@ def push(
                         needs_v2(
                             client, "where nothing belongs to an image", "push the image alone"
                         )
-                    _to_v1(reference, node, client, content, format, inner, observer)
+                    _to_v1(reference, node, client, store, content, format, inner, observer)
                 else:
                     _Push(reference, client, store, content, inner, observer).all(node, companions)
         except CancelledError:
@@ -111,6 +111,7 @@ def _to_v1(
     reference: Reference,
     node: Node,
     client: V1Client,
+    store: Store,
     content: Content,
     format: Format | None,
     cancel: Cancellation,
@@ -128,6 +129,7 @@ def _to_v1(
         plan,
         client=client,
         opener=lambda layer: content.open(layer.digest),
+        book=store.layers,
         cancel=cancel,
         observer=observer,
     )

@@ -50,6 +50,8 @@ class OutgoingLayer:
         self._diff_id = diff_id
         self._cancel = cancel
         self._report = report
+        #: Whether the layer's own bytes are sent, as far as it was looked into.
+        self.unchanged = False
         self._pieces = self._gzipped()
         self._rest = memoryview(b"")
 
@@ -81,6 +83,7 @@ class OutgoingLayer:
             if kind is None:
                 kind = compression_of(piece)
                 unpacker = Unpacker(kind) if kind else None
+                self.unchanged = kind == "gzip"
             blob.update(piece)
             done += len(piece)
             for inner in self._feed(unpacker, piece):

@@ -72,6 +72,7 @@ def copy_v1(
         target,
         origin=origin,
         client=client,
+        book=book,
         policy=policy,
         platform=platform,
         cancel=cancel,

@@ -22,6 +22,7 @@ from ...session.source import RegistrySource
 from ...session.streaming import fill
 from ...session.v1.client import V1Client
 from ...session.v2 import V2Client
+from ...store import LayerBook
 from ...transport import Readable
 from ...transport.retry import RetryPolicy
 from ...v1.chain import chain_of
@@ -45,6 +46,7 @@ def copy_into_v1(
     *,
     origin: V2Client,
     client: V1Client,
+    book: LayerBook,
     policy: RetryPolicy,
     platform: str = "",
     cancel: Cancellation,
@@ -76,6 +78,7 @@ def copy_into_v1(
         plan,
         client=client,
         opener=opener,
+        book=book,
         moved=_STATE,
         cancel=cancel,
         observer=observer,

@@ -16,10 +16,12 @@ from ...media import OCI_LAYER
 from ...observe import Observer, Settled
 from ...reference import Reference
 from ...session.v1.client import V1Client
-from ...store import Content
+from ...store import Content, LayerBook
 from ...transport import Readable
+from ...upgrade import Layer
 from ...v1.chain import EMPTY_LAYER, Link, chain_of
 from ...v1.image import V1Image
+from ...v1.layer import StatedLayer
 from ...v1.outgoing import OutgoingLayer
 from ..content import Node, platforms
 from .sending import Outgoing, Sending, tag_to_put
@@ -117,6 +119,7 @@ def push(
     *,
     client: V1Client,
     opener: Callable[[Descriptor], Readable],
+    book: LayerBook,
     moved: str = "pushed",
     cancel: Cancellation,
     observer: Observer,
@@ -124,48 +127,45 @@ def push(
     """Send what was planned to every registry that the index names; ``opener`` opens a layer.
 
     Told are each layer under its digest, as ``moved`` or ``exists``, then the configuration, which
-    is in the JSON of the topmost image, and the image itself.
+    is in the JSON of the topmost image, and the image itself. What a registry is going to say of a
+    layer that was sent as it is, goes into the ``book``, so that nobody fetches it to find out.
     """
     sending = Sending(reference, client, cancel, observer)
+    run = _Push(reference, plan, opener, book, moved, sending, cancel, observer)
     chain = [
-        Outgoing(image=link.image, open=functools.partial(_opened, link, opener, cancel, observer))
-        for link in plan.chain
+        Outgoing(image=link.image, open=functools.partial(run.opened, link)) for link in plan.chain
     ]
-    told = _Push(reference, plan, moved, sending, observer)
-    changed = sending.run(chain, told.image)
-    told.settle(plan.config, plan.chain[-1].image.id in sending.sent)
-    told.settle(plan.descriptor, changed)
-
-
-def _opened(
-    link: Link,
-    opener: Callable[[Descriptor], Readable],
-    cancel: Cancellation,
-    observer: Observer,
-) -> OutgoingLayer:
-    layer = link.layer
-    if layer is None:
-        return OutgoingLayer(io.BytesIO(EMPTY_LAYER), _EMPTY, link.diff_id, cancel)
-
-    def report(done: int) -> None:
-        observer.progress(str(layer.digest), "pushing", done, layer.size)
-
-    return OutgoingLayer(opener(layer), layer, link.diff_id, cancel, report)
+    changed = sending.run(chain, run.image)
+    run.settle(plan.config, plan.chain[-1].image.id in sending.sent)
+    run.settle(plan.descriptor, changed)
 
 
 class _Push:
-    """What one push tells: a layer with the last image that has it, when it is known what became of
-    all of these."""
+    """What one push knows: a layer is told with the last image that has it, when it is known what
+    became of all of these."""
 
     def __init__(
-        self, reference: Reference, plan: Planned, moved: str, sending: Sending, observer: Observer
+        self,
+        reference: Reference,
+        plan: Planned,
+        opener: Callable[[Descriptor], Readable],
+        book: LayerBook,
+        moved: str,
+        sending: Sending,
+        cancel: Cancellation,
+        observer: Observer,
     ) -> None:
         self._reference = reference
+        self._opener = opener
+        self._book = book
         self._moved = moved
         self._sending = sending
+        self._cancel = cancel
         self._observer = observer
+        self._links = {link.image.id: link for link in plan.chain}
         self._with: dict[Digest, set[str]] = {}  # the images that have a layer
         self._last: dict[str, Descriptor] = {}
+        self._outgoing: dict[str, OutgoingLayer] = {}
         ends: dict[Digest, tuple[str, Descriptor]] = {}
         for link in plan.chain:
             if link.layer is not None:
@@ -174,10 +174,48 @@ class _Push:
         for image_id, layer in ends.values():
             self._last[image_id] = layer
 
+    def opened(self, link: Link) -> OutgoingLayer:
+        layer = link.layer
+        if layer is None:
+            return OutgoingLayer(io.BytesIO(EMPTY_LAYER), _EMPTY, link.diff_id, self._cancel)
+
+        def report(done: int) -> None:
+            self._observer.progress(str(layer.digest), "pushing", done, layer.size)
+
+        file = self._opener(layer)
+        made = OutgoingLayer(file, layer, link.diff_id, self._cancel, report)
+        self._outgoing[link.image.id] = made
+        return made
+
     def image(self, image: V1Image) -> None:
+        self._learn(image)
         layer = self._last.get(image.id)
         if layer is not None:
             self.settle(layer, not self._with[layer.digest].isdisjoint(self._sending.sent))
+
+    def _learn(self, image: V1Image) -> None:
+        """The payload's sum is of the JSON and the bytes: a registry that says the same of that
+        image has these very bytes."""
+        link, sent = self._links[image.id], self._sending.sent.get(image.id)
+        outgoing = self._outgoing.pop(image.id, None)
+        if sent is None or outgoing is None or not outgoing.unchanged or link.layer is None:
+            return
+        stated = StatedLayer(
+            image_id=image.id,
+            json=image.raw,
+            size=link.layer.size,
+            checksum_payload=sent.checksum_payload,
+        )
+        layer = Layer(
+            digest=link.layer.digest,
+            size=link.layer.size,
+            diff_id=link.diff_id,
+            media_type=f"{OCI_LAYER}+gzip",
+        )
+        try:
+            self._book.record(self._reference.host, stated, layer)
+        except StoreError as error:  # it is there all the same
+            self._observer.log("warning", f"{layer.digest}: {error}")
 
     def settle(self, descriptor: Descriptor, moved: bool) -> None:
         self._observer.settled(

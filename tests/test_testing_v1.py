@@ -620,6 +620,24 @@ def test_the_checksum_may_come_as_a_list() -> None:
 # what is shared with the other registry
 
 
+def test_a_list_that_an_index_had_is_made_of_the_tags(tmp_path: Path) -> None:
+    where = "/v1/repositories/test/app/images"
+    with V1Registry(tmp_path) as registry:
+        images.push_chain(registry, "test/app", ["1", "2"], CHAIN)
+        registry.put_tag("test/app", "none", "0" * 64)
+    (tmp_path / "repositories/test/app/_index_images").unlink()
+    (tmp_path / f"images/{BASE.id}/ancestry").unlink()
+    with V1Registry(tmp_path) as registry:
+        assert refused(call(registry, "GET", where), 404) == "images not found"
+    with V1Registry(tmp_path, read_only=True) as registry:
+        assert {one["id"]: one.get("checksum") for one in call(registry, "GET", where).json} == {
+            **{image.id: image.checksum for image in CHAIN.images},
+            "0" * 64: None,
+        }
+        assert call(registry, "GET", "/v1/repositories/test/none/images").status == 404
+        assert refused(call(registry, "GET", path(BASE, "ancestry")), 404) == "Image not found"
+
+
 def test_content_outlives_the_registry_in_a_directory(tmp_path: Path) -> None:
     with V1Registry(tmp_path) as registry:
         for image in CHAIN.images:

@@ -92,8 +92,10 @@ class ImageEndpoints:
         return _kept(answer(raw, headers=tuple(headers)))
 
     def get_ancestry(self, exchange: Exchange, image_id: str) -> Response:
-        self._raw(image_id)
-        return _kept(answer(self.storage.ancestry(image_id) or b""))
+        ancestry = self.storage.ancestry(image_id)
+        if ancestry is None:
+            raise _unknown()
+        return _kept(answer(ancestry))
 
     def get_layer(self, exchange: Exchange, image_id: str) -> Response:
         layer = self.storage.layer(image_id)
@@ -131,7 +133,7 @@ class ImageEndpoints:
             self._check_parent(parent, token)
         if self.storage.raw(image_id) is not None and not self.storage.is_pending(image_id):
             raise V1Error("Image already exists", 409)
-        above = json.loads(self.storage.ancestry(parent) or b"[]") if parent else []
+        above = self.storage.chain(parent) if parent else []
         self.storage.begin(image_id, raw, json.dumps([image_id, *above]).encode())
         return answer()
 

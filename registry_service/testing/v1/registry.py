@@ -40,11 +40,12 @@ class _Index(Verifier, Membership, Protocol):
 class V1Registry(Server):
     """A registry that speaks V1. A context manager; `start` and `stop` do the same.
 
-    - ``read_only``: what is in the root is served, and nothing in it touched or changed.
-    - ``role``: ``"standalone"``: it answers in the place of an index too, as the original does.
-      ``"registry"``: it takes the tokens of the `V1Index` that it is given to.
     - ``root``: the directory that holds the content, laid out as the original's; None: it is
       held in memory. A file ``search.json`` in it describes repositories for the search.
+    - ``read_only``: what is in the root is served, and nothing in it touched or changed. Where
+      the list of an index is missing, since an index had it, one is made of the tags.
+    - ``role``: ``"standalone"``: it answers in the place of an index too, as the original does.
+      ``"registry"``: it takes the tokens of the `V1Index` that it is given to.
     - ``users``: names and passwords; ``htpasswd``: a file of more, bcrypt or {SHA}. With either,
       everything but the ping takes basic authentication; ``anonymous_pull``: reading does not.
     - ``ranges``: how a part of a layer is given: ``"exact"``, ``"original"`` (a Content-Range
@@ -57,6 +58,7 @@ class V1Registry(Server):
       None: nothing.
     - ``endpoints``: what X-Docker-Endpoints names; empty: the host that was asked.
     - ``search``: whether one that stands alone can be searched.
+    - ``version``: what X-Docker-Registry-Version says.
     - ``listed_checksums``: X-Docker-Checksum-Payload has a JSON list in it.
     - ``host``, ``port``, ``allow_remote``, ``tls``, ``faults``, ``on_request``: as `Registry`.
 
@@ -130,7 +132,9 @@ class V1Registry(Server):
             gate = BasicGate(
                 passwords=passwords, anonymous_pull=anonymous_pull, realm="registry.test"
             )
-        index = StandaloneIndex(storage=self._storage, endpoints=tuple(endpoints))
+        index = StandaloneIndex(
+            storage=self._storage, endpoints=tuple(endpoints), derived=read_only
+        )
         if standalone == "auto":
             standalone = "true" if role == "standalone" else "false"
         self._api = RegistryApi(
@@ -259,7 +263,7 @@ class V1Registry(Server):
             raise ValueError(f"{tag!r} is no tag")
         repository = full_name(repository)
         self._storage.put_tag(repository, tag, image_id)
-        listed = [self._listed(one) for one in self._chain(image_id)]
+        listed = [self._storage.listed(one) for one in self._storage.chain(image_id)]
         if self._index is not None:
             self._index.add_images(repository, listed)
         else:
@@ -294,19 +298,8 @@ class V1Registry(Server):
 
     def _above(self, parent: object) -> list[str]:
         """The chain that a new image continues, as far as it is known."""
-        return self._chain(parent) if isinstance(parent, str) and is_image_id(parent) else []
-
-    def _chain(self, image_id: str) -> list[str]:
-        known = self._storage.ancestry(image_id) if is_image_id(image_id) else None
-        try:
-            found = json.loads(known or b"")
-        except ValueError:
-            found = None
-        return list(map(str, found)) if isinstance(found, list) else [image_id]
-
-    def _listed(self, image_id: str) -> dict[str, Any]:
-        checksums = self._storage.checksums(image_id) if is_image_id(image_id) else ()
-        return {"id": image_id, **({"checksum": checksums[0]} if checksums else {})}
+        known = isinstance(parent, str) and is_image_id(parent)
+        return self._storage.chain(str(parent)) if known else []
 
 
 def _object(raw: bytes) -> dict[str, Any]:

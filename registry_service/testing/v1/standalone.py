@@ -18,11 +18,13 @@ __all__ = ["StandaloneIndex"]
 class StandaloneIndex:
     """Repositories with the lists of their images, and users of whom nothing is kept.
 
-    ``endpoints`` are named to clients; where there are none, the host that they asked.
+    ``endpoints`` are named to clients; where there are none, the host that they asked. With
+    ``derived`` a list that is missing is made of the tags.
     """
 
     storage: V1Storage
-    endpoints: tuple[str, ...] = ()
+    endpoints: tuple[str, ...]
+    derived: bool
 
     def users(self, exchange: Exchange, name: str | None) -> Response:
         """``users/``: any login is good, any account is created, and forgotten."""
@@ -58,6 +60,8 @@ class StandaloneIndex:
         if request.method not in ("GET", "HEAD"):
             raise V1Error("Method not allowed", 405)
         images = self.storage.index_images(repository)
+        if images is None and self.derived:
+            images = self.storage.tagged_images(repository)
         if images is None:
             raise V1Error("images not found", 404)
         return answer(images, headers=self._headers(request, repository, "read"))

@@ -88,6 +88,20 @@ class V1Storage:
     def ancestry(self, image_id: str) -> bytes | None:
         return self._tree.read(f"images/{image_id}/ancestry")
 
+    def chain(self, image_id: str) -> list[str]:
+        """The ids of an ancestry; the image alone where there is none, or none that can be read."""
+        known = self.ancestry(image_id) if is_image_id(image_id) else None
+        try:
+            found = json.loads(known or b"")
+        except ValueError:
+            found = None
+        return list(map(str, found)) if isinstance(found, list) else [image_id]
+
+    def listed(self, image_id: str) -> dict[str, Any]:
+        """An image as an index lists it: its id, and its checksum if it has one."""
+        checksums = self.checksums(image_id) if is_image_id(image_id) else ()
+        return {"id": image_id, **({"checksum": checksums[0]} if checksums else {})}
+
     def checksums(self, image_id: str) -> tuple[str, ...]:
         """What has been computed, or put, for an image; empty before."""
         data = self._tree.read(f"images/{image_id}/_checksum")
@@ -228,6 +242,15 @@ class V1Storage:
             whole = images if known is None else imagelists.merged(images, known)
             data = json.dumps(whole).encode()
             self._tree.write(f"repositories/{repository}/_index_images", data)
+
+    def tagged_images(self, repository: str) -> list[dict[str, Any]] | None:
+        """The images of a repository's tags, with all that they are built on; None: no tags."""
+        tags = self.tags(repository)
+        found: dict[str, dict[str, Any]] = {}
+        for image_id in tags.values():
+            for one in self.chain(image_id):
+                found[one] = self.listed(one)
+        return list(found.values()) if tags else None
 
     def note_images(self, repository: str, ids: list[str]) -> None:
         """Keep the list of an index beside what its registry has: the repository is known then."""

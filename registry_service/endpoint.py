@@ -326,10 +326,11 @@ def _read_v2(response: Response, body: bytes) -> _Answer:
         says_v2 = "registry/2." in announced.lower()
         shows_v2 = not announced and _json(body) is not None
         if says_v2 or shows_v2 or (not announced and challenges):
+            bearer = any(one.scheme == "bearer" for one in challenges)  # V1 knows no such thing
             return _Answer(
                 info=RegistryInfo(version=announced),
                 challenges=challenges,
-                announced=says_v2 or shows_v2,
+                announced=says_v2 or shows_v2 or bearer,
             )
     raise ProtocolError(
         f"{show_url(response.url)}: there is no V2 registry (the answer is {response.status} "

@@ -221,8 +221,16 @@ def test_a_v2_registry_behind_a_login_for_everything_is_one_of_v2(transport: Tra
     assert [one.scheme for one in found.challenges] == ["basic"]
 
 
-def test_a_registry_that_says_v2_is_asked_for_nothing_else(transport: Transport) -> None:
-    with scripted(lambda request: old(request, lambda one: one.answer(401, headers=V2))) as server:
+@pytest.mark.parametrize(
+    "headers", [V2, {"WWW-Authenticate": 'Bearer realm="https://auth.example/token"'}]
+)
+def test_a_registry_that_says_v2_is_asked_for_nothing_else(
+    transport: Transport, headers: dict[str, str]
+) -> None:
+    def handler(request: Request) -> None:
+        old(request, lambda one: one.answer(401, headers=headers))
+
+    with scripted(handler) as server:
         found = Endpoint.discover(f"http://{server.host}", transport=transport)
     assert found.version is APIVersion.V2 and server.paths() == ["/v2/"]
 

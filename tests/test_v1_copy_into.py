@@ -327,8 +327,16 @@ def test_from_an_index_to_another(bench: Bench) -> None:
             f"{theirs.host}/bert/app",
             authConfig={"username": "anna", "password": "secret"},
             targetAuthConfig={"username": "bert", "password": "secret"},
+            metaHeaders={"X-Side": ["source"]},
+            targetMetaHeaders={"X-Side": ["target"]},
         )
         assert states(rows) == {"copied"}
+        for side, of in (("source", (mine, here)), ("target", (theirs, there))):
+            asked = [one for server in of for one in server.requests if "/app" in one.path]
+            assert asked
+            assert {one.headers.get("x-side") for one in asked} == {side}
+        assert {one.user for one in mine.requests if "/app" in one.path} == {"anna"}
+        assert {one.user for one in theirs.requests if "/app" in one.path} == {"bert"}
         assert_same(there, "bert/app", "1.0")
         listed = theirs.images("bert/app")
         assert listed is not None

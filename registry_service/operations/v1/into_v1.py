@@ -28,6 +28,7 @@ from ...transport.retry import RetryPolicy
 from ...v1.chain import chain_of
 from ...v1.image import V1Image
 from ..content import ALL, check_fits, choose, names_platform, platform_of
+from ..schema1 import platform_of_step
 from .push import Planned, check_alone, push
 from .relay import LayerRelay
 from .sending import Outgoing, Sending, tag_to_put
@@ -179,9 +180,7 @@ def copy_between_v1(
     tag_to_put(target)
     chain = origin.chain(origin.image_id(tag_of(source)))
     if platform not in ("", ALL):
-        has = platform_of(chain[-1].image.raw)
-        if has is not None:
-            check_fits(source, has, platform)
+        check_fits(source, platform_of_step(chain[-1].image.value), platform)
     sizes: dict[str, int] = {}
 
     def opened(one: Described) -> LayerRelay:

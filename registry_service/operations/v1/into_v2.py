@@ -26,8 +26,9 @@ from ...session.v2 import V2Client
 from ...store.layerbook import LayerBook
 from ...transport.retry import RetryPolicy
 from ...upgrade import Layer, Step, upgrade
-from ..content import ALL, check_fits, platform_of
+from ..content import ALL, check_fits
 from ..presence import has_blob, has_manifest
+from ..schema1 import platform_of_step
 from .relay import LayerRelay
 from .source import Described, V1Source, tag_of
 
@@ -52,10 +53,8 @@ def copy_into_v2(
     for now. ``cancel`` is that of both clients; it is cancelled when one layer fails."""
     run = _Copy(target, origin, client, book, policy, cancel, observer)
     chain = origin.chain(origin.image_id(tag_of(source)))
-    if platform and platform != ALL:
-        has = platform_of(chain[-1].image.raw)
-        if has is not None:
-            check_fits(source, has, platform)
+    if platform not in ("", ALL):
+        check_fits(source, platform_of_step(chain[-1].image.value), platform)
     return run.image(chain)
 
 

@@ -682,7 +682,12 @@ def test_a_directory_of_the_original_is_served(tmp_path: Path) -> None:
     (image / "_checksum").write_text(BASE.checksum)
     (repository / "tag_latest").write_text(BASE.id)
     (repository / "_index_images").write_text(json.dumps([{"id": BASE.id}]))
+    odd = tmp_path / "repositories/a/b%252Fc"
+    odd.mkdir(parents=True)
+    (odd / "tag_latest").write_text(BASE.id)
     with V1Registry(tmp_path) as registry:
+        assert registry.repositories() == ["library/old"]
+        assert call(registry, "GET", "/v1/search?q=").json["num_results"] == 1
         assert call(registry, "GET", "/v1/repositories/old/tags").json == {"latest": BASE.id}
         assert call(registry, "GET", "/v1/repositories/old/images").json == [{"id": BASE.id}]
         answer = call(registry, "GET", path(BASE, "json"))

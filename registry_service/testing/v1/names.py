@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["LIBRARY", "full_name", "is_image_id", "is_tag", "short_name"]
+__all__ = ["LIBRARY", "full_name", "is_image_id", "is_repository", "is_tag", "short_name"]
 
 LIBRARY: Final = "library"
 _ID: Final = re.compile(r"[a-f0-9]{16}|[a-f0-9]{64}")
@@ -26,6 +26,12 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def is_repository(text: str) -> bool:
+    """Whether ``text`` is the name of a repository, with its namespace."""
+    namespace, _, name = text.partition("/")
+    return bool(_PART.fullmatch(namespace) and _PART.fullmatch(name))
+
+
 def full_name(text: str) -> str:
     """The repository's name with its namespace, ``library`` where it has none.
 
@@ -34,9 +40,10 @@ def full_name(text: str) -> str:
     namespace, slash, name = text.rstrip("/").partition("/")
     if not slash:
         namespace, name = LIBRARY, namespace
-    if not (_PART.fullmatch(namespace) and _PART.fullmatch(name)):
+    whole = f"{namespace}/{name}"
+    if not is_repository(whole):
         raise ValueError(f"{text!r} is no name of a repository")
-    return f"{namespace}/{name}"
+    return whole
 
 
 def short_name(repository: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from ..content import Content, PatternContent, read_all
 from ..tree import Tree, TreeUpload
 from . import imagelists
-from .names import is_image_id
+from .names import is_image_id, is_repository
 
 __all__ = ["StoredImage", "V1Storage"]
 
@@ -179,13 +179,13 @@ class V1Storage:
     # repositories
 
     def repositories(self) -> list[str]:
-        """All, as NAMESPACE/NAME, sorted."""
-        return [
+        """All that can be asked for, as NAMESPACE/NAME, sorted."""
+        found = [
             f"{namespace}/{name}"
             for namespace in self._tree.names("repositories")
             for name in self._tree.names(f"repositories/{namespace}")
-            if self._tree.names(f"repositories/{namespace}/{name}")
         ]
+        return [one for one in found if is_repository(one) and self.has_repository(one)]
 
     def has_repository(self, repository: str) -> bool:
         return bool(self._tree.names(f"repositories/{repository}"))

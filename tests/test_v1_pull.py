@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_service import Bench
-from support_store import make_store
+from support_store import damage, make_store
 from support_v1_layers import leftovers
 from support_v1_pull import Caller, check_image, layer_requests, small_chain
 
@@ -26,7 +28,7 @@ from registry_service.errors import (
 from registry_service.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
 from registry_service.operations.v1.pull import V1_IMAGE
 from registry_service.store import Store
-from registry_service.testing.v1 import V1Registry, images
+from registry_service.testing.v1 import V1Index, V1Registry, images
 
 
 @pytest.fixture
@@ -398,3 +400,84 @@ def test_all_tags_by_the_job(bench: Bench, registry: V1Registry) -> None:
     images.push_chain(registry, "test/app", ["a", "b"], small_chain())
     bench.run("pull", f"{registry.host}/test/app", allTags="true")
     assert bench.names == [f"{registry.host}/test/app:{tag}" for tag in "ab"]
+
+
+# in trouble
+
+
+@pytest.mark.parametrize("part", ["manifest", "config", "layer"])
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_pulled_again_what_is_small_is_made_good(
+    caller: Caller, registry: V1Registry, part: str, how: str
+) -> None:
+    chain = small_chain()
+    images.push_chain(registry, "test/app", "1", chain)
+    name = f"{registry.host}/test/app:1"
+    named = caller.pull(name)
+    manifest = json.loads(caller.store.read(named.digest))
+    digest = {
+        "manifest": named.digest,
+        "config": Digest.parse(manifest["config"]["digest"]),
+        "layer": Digest.parse(manifest["layers"][1]["digest"]),
+    }[part]
+    path = damage(caller.store, digest)
+    if how == "gone":
+        path.unlink()
+    registry.clear_requests()
+    assert caller.pull(name) == named
+    check_image(caller.store, named, chain)
+    assert len(layer_requests(registry)) == (part == "layer")
+
+
+def test_layers_that_lie_elsewhere_are_fetched_from_there(caller: Caller) -> None:
+    chain = small_chain(file_size=30_000)
+    with V1Registry(redirect_layers=True) as registry:
+        images.push_chain(registry, "test/app", "1", chain)
+        registry.add_fault("drop:after=9000,path=*/layer,times=2")
+        check_image(caller.store, caller.pull(f"{registry.host}/test/app:1"), chain)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"one_use": True}, {"token_lifetime": 1000.0}, {"repeated": True}], ids=str
+)
+def test_an_index_that_gives_tokens_of_every_kind(caller: Caller, kind: dict[str, Any]) -> None:
+    chain = small_chain(length=12)
+    with (
+        V1Registry(role="registry") as registry,
+        V1Index(registries=[registry], accounts={"anna": "secret"}, **kind) as index,
+    ):
+        images.push_chain(registry, "anna/app", "1", chain)
+        check_image(caller.store, caller.pull(f"{index.host}/anna/app:1"), chain)
+
+
+def test_a_token_that_ran_out_on_the_way_is_asked_for_again(caller: Caller) -> None:
+    chain = small_chain(length=12)
+    with (
+        V1Registry(role="registry", cookies=False) as registry,
+        V1Index(registries=[registry], accounts={"anna": "secret"}) as index,
+    ):
+        images.push_chain(registry, "anna/app", "1", chain)
+        hold = registry.hold(path="*/layer")
+
+        def expire() -> None:
+            hold.entered.wait(30)
+            index.expire_tokens()
+            hold.release()
+
+        late = threading.Thread(target=expire)
+        late.start()
+        try:
+            check_image(caller.store, caller.pull(f"{index.host}/anna/app:1"), chain)
+        finally:
+            hold.release()
+            late.join()
+
+
+def test_a_chain_whose_images_say_too_much_is_refused(
+    caller: Caller, registry: V1Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_service.operations.v1.source._CHAIN_LIMIT", 2000)
+    images.push_chain(registry, "test/app", "1", small_chain())
+    with pytest.raises(ManifestError, match="2000 are allowed"):
+        caller.pull(f"{registry.host}/test/app:1")
+    assert leftovers(caller.store) == []

@@ -114,6 +114,25 @@ class Store:
         found = self._layout.size(digest)
         return found is not None and size in (None, found)
 
+    def has_whole(self, descriptor: Descriptor, cancel: Cancellation | None = None) -> bool:
+        """Whether the content is here. Of large content the size has to be enough; small content
+        is read, once for each state that its file is in, and moved aside where it is damaged.
+
+        Raises `StoreError`, `CancelledError`.
+        """
+        digest, size = descriptor.digest, descriptor.size
+        found = self._layout.stat(digest)
+        if found is None or found.st_size != size:
+            return False
+        state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        if size > _SMALL or self._verified.get(digest) == state:
+            return True
+        with contextlib.suppress(DoesNotExistError):
+            if self.upkeep.intact(digest, repair=True, cancel=cancel or Cancellation()):
+                self._remember(digest, state)
+                return True
+        return False
+
     def size(self, digest: Digest) -> int:
         """Its size in bytes. Raises `DoesNotExistError`."""
         found = self._layout.size(digest)
@@ -194,7 +213,7 @@ class Store:
             claim = None  # who has the manifest has this
         ticket = Transfer(descriptor, inline or source, progress, log, claim)
         try:
-            here = self._has_whole(descriptor, cancel)
+            here = self.has_whole(descriptor, cancel)
             if here and (claim is None or claim.holds(descriptor.digest)):
                 ticket.settle("exists")
         except (StoreError, CancelledError) as error:
@@ -206,22 +225,6 @@ class Store:
         else:
             self._transfers.start(ticket, cancel)
         return ticket
-
-    def _has_whole(self, descriptor: Descriptor, cancel: Cancellation | None) -> bool:
-        """Whether the content is here. Of large content the size has to be enough; small content
-        is read, once for each state that its file is in."""
-        digest, size = descriptor.digest, descriptor.size
-        found = self._layout.stat(digest)
-        if found is None or found.st_size != size:
-            return False
-        state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-        if size > _SMALL or self._verified.get(digest) == state:
-            return True
-        with contextlib.suppress(DoesNotExistError):
-            if self.upkeep.intact(digest, repair=True, cancel=cancel or Cancellation()):
-                self._remember(digest, state)
-                return True
-        return False
 
     def _remember(self, digest: Digest, state: tuple[int, int, int]) -> None:
         # The clock of files is coarse: what has just changed could change again unseen.
@@ -275,7 +278,7 @@ class Store:
 
     def _has_layer(self, layer: Layer, cancel: Cancellation | None) -> bool:
         descriptor = Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
-        return self._has_whole(descriptor, cancel)
+        return self.has_whole(descriptor, cancel)
 
     def settled(
         self, tickets: Iterable[AnyTicket], cancel: Cancellation | None = None

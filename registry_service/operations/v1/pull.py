@@ -161,8 +161,10 @@ class _Pull(Pulled):
             return None
         with contextlib.suppress(DigestMismatchError, DoesNotExistError):  # then it is made again
             node = tree(self.store, known)
-            parts = [one.descriptor.digest for one in node.walk()]
-            if node.complete and all(map(self.keeping.claim.holds, parts)):
+            parts = [one.descriptor for one in node.walk()]
+            if all(self.store.has_whole(one, self.cancel) for one in parts) and all(
+                self.keeping.claim.holds(one.digest) for one in parts
+            ):
                 return node.manifest
         return None
 

@@ -332,8 +332,9 @@ def test_closing_the_store_ends_every_wait(tmp_path: Path) -> None:
     data = tgz_of(20)
     store = make_store(tmp_path)
     holder = Held(data, 4000)
-    tickets = [receive(store, stated(data), holder), receive(store, stated(data), LayerOf(data))]
-    eventually(holder.reached.is_set)
+    tickets = [receive(store, stated(data), holder)]
+    assert holder.reached.wait(PATIENCE)
+    tickets.append(receive(store, stated(data), LayerOf(data)))
     assert store.close(PATIENCE)
     for ticket in tickets:
         with pytest.raises(StoreError, match="closed"):

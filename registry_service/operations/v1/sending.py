@@ -136,7 +136,7 @@ class Sending:
                     self._observer.log("warning", f"image {image_id} is sent again: {error}")
                     continue
                 except RegistryHTTPError as error:
-                    if error.http_status == 409 and self._is_whole(image_id, registry, token):
+                    if error.http_status == 409 and self._is_there(image_id, registry, token):
                         return  # with the checksum
                     if not _is_mismatch(error):
                         raise
@@ -163,11 +163,6 @@ class Sending:
             there = False
         self._reading.add(registry)
         return there
-
-    def _is_whole(self, image_id: str, registry: str, token: Sequence[str]) -> bool:
-        """Whether a conflict means that somebody else has completed the image. Where nobody can be
-        asked, it does: there is no other one in the protocol."""
-        return registry not in self._reading or self._is_there(image_id, registry, token)
 
     def _send(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
         image = one.image

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_archives import COMPRESS, oci, write_tar
+from support_archives import COMPRESS, docker_plain, oci, write_tar
 from support_manifests import document
 from support_service import Bench
 from support_store import damage, make_store
@@ -163,18 +163,21 @@ def test_a_layer_that_is_not_gzip_is_compressed_on_the_way(
         assert stored(other, ids(image)[0]).layer_bytes == first  # the same bytes each time
 
 
+@pytest.mark.parametrize("form", ["oci", "docker"])
 def test_an_archive_is_pushed_without_the_store(
-    registry: V1Registry, bench: Bench, tmp_path: Path
+    registry: V1Registry, bench: Bench, tmp_path: Path, form: str
 ) -> None:
     image = random_image(1, layers=2)
-    path = write_tar(tmp_path / "x.tar", oci([("x", image)]))
+    members = oci([("x", image)]) if form == "oci" else docker_plain(image)
+    path = write_tar(tmp_path / "x.tar", members)
     name = f"{registry.host}/test/app:1"
-    rows = bench.run("push", name, **{"from": f"oci-archive:{path}"})
-    assert rows[-1]["digest"] == image.digest
+    rows = bench.run("push", name, **{"from": f"{form}-archive:{path}"})
+    assert states(rows) == ["pushed"] * 4
     top = registry.tags("test/app")["1"]
-    assert [stored(registry, one).layer_bytes for one in stored(registry, top).chain] == list(
-        reversed(image.layers)
-    )
+    layers = [stored(registry, one).layer_bytes or b"" for one in stored(registry, top).chain]
+    assert list(map(gzip.decompress, layers)) == [
+        gzip.decompress(one) for one in reversed(image.layers)
+    ]
     assert bench.names == []
 
 
@@ -554,6 +557,19 @@ def test_of_an_index_one_platform_is_pushed(registry: V1Registry, bench: Bench) 
     _, said = bench.fail("push", name)
     assert "is an index of 2 images, and V1 has images of one platform each" in said
     assert "(linux/amd64, linux/arm64)" in said
+    no_put(registry)
+    bench.run("push", name, platform="linux/arm64")
+    whole(registry, ARM)
+
+
+def test_of_an_index_that_is_not_all_here_the_platform_that_is_here_is_pushed(
+    registry: V1Registry, bench: Bench
+) -> None:
+    name = f"{registry.host}/test/app:1"
+    index = index_of((IMAGE, "linux/amd64"), (ARM, "linux/arm64"))
+    keep(bench.state, name, ARM, index=index)
+    _, said = bench.fail("push", name)
+    assert "or push one of linux/arm64" in said
     no_put(registry)
     bench.run("push", name, platform="linux/arm64")
     whole(registry, ARM)

@@ -211,6 +211,43 @@ def test_every_tag_and_what_tags_share_once(bench: Bench, old: V1Registry, new: 
     assert states(again) == {"exists"}
 
 
+def test_what_another_repository_of_the_target_got_is_mounted(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    """Repositories are built on the same images, large and small."""
+    below = put(old, [random_archive(1), noise(LARGE)])[-1]
+    for name in ("one", "two"):
+        image_id = random_id(name)
+        old.put_image({"id": image_id, "parent": below}, random_archive(ord(name[0])))
+        old.put_tag(f"test/{name}", "1.0", image_id)
+    bench.run("copy", f"{old.host}/test/one:1.0", f"{new.host}/moved/one")
+    old.clear_requests()
+    rows = bench.run("copy", f"{old.host}/test/two:1.0", f"{new.host}/moved/two")
+    assert sorted(row["state"] for row in rows) == ["copied"] * 3 + ["mounted"] * 2
+    assert len(copied(new, "moved/two", "1.0")[1]) == 3
+    assert len([one for one in old.requests if one.path.endswith("/layer")]) == 1
+    assert new.open_uploads == 0
+
+
+def test_a_mount_that_is_not_for_the_caller_is_a_copy(bench: Bench, old: V1Registry) -> None:
+    users = {"ann": "secret", "bob": "secret"}
+    access = {"ann": ["anns/*"], "bob": ["bobs/*"]}
+    push_chain(old, NAME, "1.0", CHAIN)
+    with Registry(auth="token", users=users, access=access) as new:
+        for name in users:
+            job = bench.job(
+                "copy",
+                f"{old.host}/{NAME}:1.0",
+                f"{new.host}/{name}s/app",
+                targetAuthConfig={"username": name, "password": "secret"},
+            )
+            assert job.run() is Status.OK, job.stderr.text()
+            assert states(job.stdout.table().to_dicts()) == {"copied"}
+            assert_whole(new, f"{name}s/app", "1.0")
+        assert "anns" not in job.stderr.text()
+        assert new.open_uploads == 0
+
+
 def test_a_broken_tag_does_not_keep_the_others_back(
     bench: Bench, old: V1Registry, new: Registry
 ) -> None:

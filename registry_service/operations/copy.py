@@ -40,6 +40,7 @@ from .presence import has_blob, has_manifest
 from .selection import reduced
 from .tags import each_tag
 from .v1.copy import copy_v1
+from .v1.placed import Placed
 from .v1.source import Memory
 from .versions import Client, V1Client
 
@@ -53,12 +54,14 @@ _SCHEMA1_LAYER: Final = TO_DOCKER[f"{OCI_LAYER}+gzip"]
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
     """Makes the clients of both sides for a cancellation. ``policy`` says when a source that
-    broke is asked again, ``book`` is what was learned of layers of V1."""
+    broke is asked again, ``book`` is what was learned of layers of V1 and ``placed``
+    where such layers were put."""
 
     source: Callable[[Cancellation], Client]
     target: Callable[[Cancellation], Client]
     policy: RetryPolicy
     book: LayerBook = dataclasses.field(default_factory=MemoryLayerBook)
+    placed: Placed = dataclasses.field(default_factory=Placed)
 
 
 def copy(
@@ -90,6 +93,7 @@ def copy(
                 client=client,
                 policy=connections.policy,
                 book=connections.book,
+                placed=connections.placed,
                 platform=platform,
                 referrers=referrers,
                 memory=memory,

@@ -21,6 +21,7 @@ from ..hostrules import HostTable
 from ..observe import Observer, Settled
 from ..operations.access import Access, Registries
 from ..operations.content import ALL, wishes
+from ..operations.v1.placed import Placed
 from ..operations.versions import Client, Reader, knowing
 from ..reference import Reference
 from ..store import LayerBook, MemoryLayerBook, Store
@@ -96,6 +97,8 @@ class Shared:
         self.places = places or Places()
         #: What was learned of layers of V1.
         self.layers: LayerBook = MemoryLayerBook() if store is None else store.layers
+        #: Where copies put such layers.
+        self.placed = Placed()
 
     @property
     def store(self) -> Store:
@@ -115,7 +118,7 @@ class Shared:
         made = Shared(
             registries=self.registries.renewed(hosts), store=self._store, places=self.places
         )
-        made.layers = self.layers
+        made.layers, made.placed = self.layers, self.placed
         return made
 
     def close(self) -> None:

@@ -103,6 +103,7 @@ def copy(call: Call) -> Status:
         ),
         policy=RetryPolicy.of(call.registries.settings),
         book=call.shared.layers,
+        placed=call.shared.placed,
     )
     run = copy_all_tags if every else copy_image
     run(

@@ -12,6 +12,7 @@ from ...transport.retry import RetryPolicy
 from ..versions import Client, V1Client
 from .into_v1 import copy_between_v1, copy_into_v1
 from .into_v2 import copy_into_v2
+from .placed import Placed
 from .source import Memory, V1Source
 
 __all__ = ["copy_v1"]
@@ -25,6 +26,7 @@ def copy_v1(
     client: Client,
     policy: RetryPolicy,
     book: LayerBook,
+    placed: Placed,
     platform: str = "",
     referrers: bool = False,
     memory: Memory | None = None,
@@ -56,6 +58,7 @@ def copy_v1(
             origin=old,
             client=client,
             book=book,
+            placed=placed,
             policy=policy,
             platform=platform,
             cancel=cancel,

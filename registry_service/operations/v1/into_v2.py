@@ -16,7 +16,13 @@ from typing import Final
 from ...cancel import Cancellation
 from ...descriptor import Descriptor
 from ...digest import Digest
-from ...errors import DigestMismatchError, LayerError, ManifestError, RegistryError
+from ...errors import (
+    CancelledError,
+    DigestMismatchError,
+    LayerError,
+    ManifestError,
+    RegistryError,
+)
 from ...manifest import Manifest
 from ...media import OCI_LAYER
 from ...observe import Observer, Settled
@@ -29,6 +35,7 @@ from ...upgrade import Layer, Step, upgrade
 from ..content import ALL, check_fits
 from ..presence import has_blob, has_manifest
 from ..schema1 import platform_of_step
+from .placed import Placed
 from .relay import LayerRelay
 from .source import Described, V1Source, tag_of
 
@@ -44,6 +51,7 @@ def copy_into_v2(
     origin: V1Source,
     client: V2Client,
     book: LayerBook,
+    placed: Placed,
     policy: RetryPolicy,
     platform: str = "",
     cancel: Cancellation,
@@ -51,7 +59,7 @@ def copy_into_v2(
 ) -> Descriptor:
     """Copy the image of a tag as the OCI image that it stands for; returns what ``target`` stands
     for now. ``cancel`` is that of both clients; it is cancelled when one layer fails."""
-    run = _Copy(target, origin, client, book, policy, cancel, observer)
+    run = _Copy(target, origin, client, book, placed, policy, cancel, observer)
     chain = origin.chain(origin.image_id(tag_of(source)))
     if platform not in ("", ALL):
         check_fits(source, platform_of_step(chain[-1].image.value), platform)
@@ -67,6 +75,7 @@ class _Copy:
         origin: V1Source,
         client: V2Client,
         book: LayerBook,
+        placed: Placed,
         policy: RetryPolicy,
         cancel: Cancellation,
         observer: Observer,
@@ -75,6 +84,7 @@ class _Copy:
         self.origin = origin
         self.client = client
         self.book = book
+        self.placed = placed
         self.policy = policy
         self.cancel = cancel
         self.observer = observer
@@ -93,7 +103,8 @@ class _Copy:
             )
         config = made.manifest.config
         assert config is not None  # of an image
-        self.settle(config, self.put_small(config, made.config))
+        there = self.has(config)
+        self.settle(config, "exists" if there else self.put_small(config, made.config))
         self.put(made.manifest)
         return made.manifest.descriptor
 
@@ -122,8 +133,10 @@ class _Copy:
         self.cancel.check()
         stated, host = one.layer, self.origin.host
         known = self.book.find(host, stated)
-        if known is not None and (not _belongs(one, known) or self.has(_descriptor(known))):
-            return known, "exists"
+        if known is not None:
+            state = self.there(_descriptor(known)) if _belongs(one, known) else "exists"
+            if state:
+                return known, state
         attempt = 0
         while True:
             try:
@@ -149,19 +162,45 @@ class _Copy:
                 layer = _layer(relay, Digest.of(first))
                 if not _belongs(one, layer):
                     return layer, "exists"
-                return layer, self.put_small(_descriptor(layer), bytes(first))
+                state = self.there(_descriptor(layer))
+                return layer, state or self.put_small(_descriptor(layer), bytes(first))
             digest = self.client.put_stream(self.target.repository, _From(first, relay))
+            self.placed.record(self.target.host, self.target.repository, digest)
             return _layer(relay, digest), "copied"
 
+    def there(self, layer: Descriptor) -> str:
+        """How the target comes to have a layer that is not sent; empty where it does not."""
+        state = "exists" if self.has(layer) else "mounted" if self.mount(layer) else ""
+        if state:
+            self.placed.record(self.target.host, self.target.repository, layer.digest)
+        return state
+
+    def mount(self, layer: Descriptor) -> bool:
+        """Take the layer over from where another copy put it. Repositories of a rescue share what
+        they are built on."""
+        host, repository, digest = self.target.host, self.target.repository, layer.digest
+        place = self.placed.find(host, digest)
+        if place is None or place == repository:
+            return False
+        try:
+            done = self.client.mount_blob(repository, digest, place)
+        except CancelledError:
+            raise
+        except RegistryError as error:  # which repository it was is nobody else's business
+            self.observer.log("debug", f"{digest} could not be mounted ({error.code})")
+            done = False
+        if not done:
+            self.placed.forget(host, digest)
+        return done
+
     def put_small(self, descriptor: Descriptor, data: bytes) -> str:
-        if self.has(descriptor):
-            return "exists"
         self.client.put_blob(
             self.target.repository,
             descriptor,
             lambda: io.BytesIO(data),
             progress=self.observer.progress,
         )
+        self.placed.record(self.target.host, self.target.repository, descriptor.digest)
         return "copied"
 
     def has(self, descriptor: Descriptor) -> bool:

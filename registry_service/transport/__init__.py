@@ -4,6 +4,7 @@ resolver     names to addresses, in threads that nobody waits for longer than he
 exchange     one request's hold on its socket, which a cancellation shuts down
 floor        the least that a body has to come at
 socks        to be connected on by a SOCKS proxy
+heeding      to send, and to heed an answer that says no meanwhile
 connection   the sockets under requests and urllib3
 body         what is sent, as a stream that can be opened again
 head         the status line and the fields of what comes back

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import http.client
 import re
-import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import requests.adapters
@@ -26,7 +25,7 @@ from ..hosts import join_host_port
 from ..proxies import Proxy
 from ..settings import RegistrySettings
 from ..tls import CertificatePlaces, TLSContexts, tls_error
-from . import socks
+from . import heeding, socks
 from .exchange import current_exchange
 from .floor import FlooredSocket
 from .head import Head, framing, read_head
@@ -37,8 +36,6 @@ BLOCK = 256 * 1024  # bytes handed to a socket at once
 # RFC 9110, section 5; refused before there is a connection, and a folded value too.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_STATUS_LINE = 12  # bytes of it, up to the end of the status
-_REFUSED = re.compile(rb"HTTP/1\.[01] [345][0-9][0-9]")
 _PORTS = {"http": 80, "https": 443}
 _ONCE = urllib3.Retry(False, redirect=False)  # when to try again is for `retry`
 
@@ -67,30 +64,11 @@ class _Answer(http.client.HTTPResponse):
         self._floored.begin()
 
 
-class _AnsweredError(Exception):
-    """The server has refused the request, while its body was still being sent."""
-
-
-def _until_answered(sock: Any, blocks: Iterable[memoryview]) -> Iterator[memoryview]:
-    """``blocks``, until an answer has come that says no. What is sent in chunks has no other end,
-    and a server that waits for it, or leaves it unread, would be sent all of it for nothing.
-
-    Over TLS nobody can see what has come; there the server has to close the connection.
-    """
-    poll = select.poll()
-    plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
-    if plain:
-        poll.register(sock, select.POLLIN)
-    for block in blocks:
-        yield block
-        if plain and poll.poll(0) and _REFUSED.match(sock.recv(_STATUS_LINE, socket.MSG_PEEK)):
-            raise _AnsweredError
-
-
 class _Attached(urllib3.connection.HTTPConnection):
     """The part that is the same with and without TLS."""
 
     response_class = _Answer
+    _heeds = False  # while what is sent has no end that a server could wait for
 
     def _new_conn(self) -> Any:  # the type is urllib3's business
         exchange, seconds = current_exchange.get(), _seconds(self.timeout, 60.0)
@@ -111,11 +89,10 @@ class _Attached(urllib3.connection.HTTPConnection):
         # urllib3 would leave the time to connect in force while the body is sent.
         self.timeout = exchange.send_timeout
         framed = {name.lower() for name in kwargs.get("headers") or ()}
-        if "transfer-encoding" in framed:
-            kwargs["body"] = _until_answered(self.sock, kwargs["body"])
+        self._heeds = "transfer-encoding" in framed and _sees_answers(self.sock)
         try:
             super().request(*args, **kwargs)
-        except _AnsweredError:
+        except heeding.AnsweredError:
             exchange.cut = True
         except (BrokenPipeError, ConnectionResetError):  # which urllib3 looks past
             exchange.cut = True
@@ -123,6 +100,14 @@ class _Attached(urllib3.connection.HTTPConnection):
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             exchange.cut = True
             raise BrokenPipeError(*error.args) from error
+        finally:
+            self._heeds = False
+
+    def send(self, data: Any) -> None:
+        if self._heeds:
+            heeding.send(self.sock, data, _seconds(self.timeout, 60.0))
+        else:
+            super().send(data)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
         self.sock.settimeout(self.timeout)  # the time to read, which urllib3 has set by now
@@ -140,6 +125,10 @@ class _Attached(urllib3.connection.HTTPConnection):
             original_response=answer,
             request_method=answer.method,
         )
+
+
+def _sees_answers(sock: Any) -> bool:
+    return isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
 
 
 class _HTTPConnection(_Attached):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import subprocess
 import threading
 from pathlib import Path
 
@@ -108,6 +110,61 @@ def test_a_push_whose_daemon_is_killed_is_completed(tmp_path: Path, part: str) -
         ]
         again = [one.path for one in registry.requests[before:] if one.method == "PUT"]
         assert not [one for one in again if ids(image)[0] in one]
+        whole(registry, image)
+
+
+def has_seen(registry: V1Registry, count: int, client: subprocess.Popen[str]) -> bool:
+    """So many requests came, or it has ended before."""
+    return len(registry.requests) >= count or client.poll() is not None
+
+
+def killed_pushes(place: Path, moments: int, seed: int) -> None:
+    """Push the long chain, and kill the daemon at random moments, again and again."""
+    dice = random.Random(seed)
+    with V1Registry() as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(place / "state", name, LONG)
+        for _ in range(moments):
+            # Each daemon asks for all images that are there, and sends some more.
+            done = len([one for one in registry.requests if one.path.endswith("/checksum")])
+            seen = len(registry.requests) + done + dice.randrange(4 * 120 // moments + 20)
+            with running_daemon(place / "state") as daemon:
+                with daemon.start_ctl("push", name) as client:
+                    until(functools.partial(has_seen, registry, seen, client), 30.0)
+                    daemon.process.kill()
+                    client.communicate(timeout=20)
+                daemon.process.wait(10)
+            registry.wait_for(lambda log: all(one.done for one in log))
+        with running_daemon(place / "state") as daemon:
+            daemon.ctl("push", name)
+        whole(registry, LONG)
+        completed_once(registry, LONG)
+
+
+def test_a_chain_of_120_images_is_completed_whenever_the_daemon_is_killed(tmp_path: Path) -> None:
+    killed_pushes(tmp_path, 3, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_a_chain_of_120_images_whose_daemon_is_killed_at_twenty_moments(
+    tmp_path: Path, seed: int
+) -> None:
+    killed_pushes(tmp_path, 20, seed=seed)
+
+
+def test_two_daemons_that_push_the_same_do_not_spoil_it(tmp_path: Path) -> None:
+    """A registry has one place for what is half pushed, and they do not know of each other."""
+    image = made_image(rich_archives(5, 12))
+    with V1Registry(faults=["slow:rate=30000,path=/layer,method=PUT,after=1"]) as registry:
+        name = f"{registry.host}/test/app:1"
+        for side in ("one", "two"):
+            keep(tmp_path / side, name, image)
+        with running_daemon(tmp_path / "one") as one, running_daemon(tmp_path / "two") as two:
+            clients = [daemon.start_ctl("push", name) for daemon in (one, two)]
+            ends = [client.communicate(timeout=100) for client in clients]
+            for client, (_, said) in zip(clients, ends, strict=True):
+                assert client.returncode == 0, said
         whole(registry, image)
 
 

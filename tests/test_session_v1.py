@@ -43,6 +43,7 @@ from registry_service.errors import (
     ConnectionBrokenError,
     UnreachableRegistryError,
 )
+from registry_service.headers import HTTPRequest
 from registry_service.testing import TLSFiles
 from registry_service.testing.v1 import V1Registry, images
 from registry_service.transport import BodyError
@@ -219,7 +220,12 @@ def test_search_on_an_index_goes_by_who_asks(hub: Hub) -> None:
     hub.index.add_images("ann/app-secret", [])
     hub.index.describe("ann/application", description="words", star_count=3)
     hub.index.set_private("ann/app-secret")
-    with session(hub.index.host, ANN) as made:
+
+    def added(request: HTTPRequest) -> HTTPRequest:
+        return request.with_headers({"X-Added": "by a decorator"})
+
+    factory = HTTPRequestFactory({"X-Meta": ["mine"]}, decorators=[added])
+    with session(hub.index.host, ANN, factory=factory) as made:
         found = made.search_repositories("app")
         assert {one.name for one in found.results} == {"ann/application", "ann/app-secret"}
         assert len(made.search_repositories("app", limit=1).results) == 1
@@ -229,6 +235,7 @@ def test_search_on_an_index_goes_by_who_asks(hub: Hub) -> None:
     asked = [one for one in hub.index.requests if one.path == "/v1/search"]
     assert all(one.headers["x-docker-token"] == "true" for one in asked)
     assert asked[0].query["q"] == ("app",)
+    assert (asked[0].headers["x-meta"], asked[0].headers["x-added"]) == ("mine", "by a decorator")
 
 
 def test_the_public_index_is_not_pinged() -> None:

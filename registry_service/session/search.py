@@ -13,10 +13,12 @@ from ..cancel import Cancellation
 from ..constants import APIVersion
 from ..endpoint import Endpoint
 from ..errors import LoginRequiredError, ProtocolError, RegistryError, RegistryHTTPError, show_url
+from ..headers import HTTPRequestFactory
 from ..hosts import PUBLIC_NAMES
 from ..observe import Observer
 from ..transport import Response, Transport
 from .sender import Sender
+from .v1.sender import Sender as V1Sender
 from .v2 import V2Client
 
 __all__ = ["SearchClient", "SearchResult", "SearchResults"]
@@ -91,7 +93,8 @@ class SearchResults:
 class SearchClient:
     """Searches one registry, or the public index; thread-safe.
 
-    The parameters are those of `V2Client`. The public registry is searched at its index. An
+    The parameters are those of `V2Client`; ``factory``, in place of ``headers``, says what each
+    request carries. The public registry is searched at its index. An
     endpoint of version 1 has no catalog to fall back to.
     """
 
@@ -102,43 +105,44 @@ class SearchClient:
         authenticator: Authenticator,
         *,
         headers: Mapping[str, Sequence[str]] | None = None,
+        factory: HTTPRequestFactory | None = None,
         cancel: Cancellation | None = None,
         observer: Observer | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        if endpoint.host in PUBLIC_NAMES and endpoint.version is APIVersion.V2:
-            root = transport.settings.index_server
-            endpoint = dataclasses.replace(
-                endpoint,
-                url=f"{root.removesuffix('/').removesuffix('/v1')}/",
-                version=APIVersion.V1,
-                challenges=(),
-            )
-            authenticator = Authenticator(
-                endpoint, transport, authenticator.credentials, own=authenticator.own
-            )
-        self.endpoint = endpoint
-        self._sender = Sender(
-            endpoint,
-            transport,
-            authenticator,
-            headers=headers,
-            cancel=cancel,
-            observer=observer,
-            on_lost=on_lost,
-        )
-        self._catalog = (
-            V2Client(
+        factory = factory or HTTPRequestFactory(headers)
+        endpoint = self.endpoint = _searched(endpoint, transport)
+        self._index: V1Sender | None = None
+        self._catalog: V2Client | None = None
+        if endpoint.version is APIVersion.V1:
+            self._index = V1Sender(
                 endpoint,
                 transport,
-                authenticator,
-                headers=headers,
+                authenticator.credentials,
+                own=authenticator.own,
+                factory=factory,
                 cancel=cancel,
                 observer=observer,
                 on_lost=on_lost,
             )
-            if endpoint.version is APIVersion.V2
-            else None
+            return
+        self._sender = Sender(
+            endpoint,
+            transport,
+            authenticator,
+            headers=factory.headers,
+            cancel=cancel,
+            observer=observer,
+            on_lost=on_lost,
+        )
+        self._catalog = V2Client(
+            endpoint,
+            transport,
+            authenticator,
+            headers=factory.headers,
+            cancel=cancel,
+            observer=observer,
+            on_lost=on_lost,
         )
 
     def search(self, term: str, *, limit: int | None = None) -> Iterator[SearchResult]:
@@ -173,14 +177,7 @@ class SearchClient:
         query = urlencode({"q": term, "n": size, "page": number})
         url = f"{self.endpoint.version_string(APIVersion.V1)}search?{query}"
         try:
-            response = self._sender.send(
-                "GET",
-                url,
-                headers={"Accept": "application/json", "X-Docker-Token": "true"},
-                # The index shows private results to who says who he is, and asks nobody.
-                authorization=self._sender.authenticator.credentials.basic or None,
-                whole=_LIMIT,
-            )
+            response = self._ask(url)
         except LoginRequiredError:
             if self._catalog is None:
                 raise
@@ -194,6 +191,16 @@ class SearchClient:
                     raise self._unsupported("it has no search") from error
                 raise error
             return self._read(response)
+
+    def _ask(self, url: str) -> Response:
+        # The index shows private results to who says who he is, and asks nobody.
+        headers = {"Accept": "application/json", "X-Docker-Token": "true"}
+        if self._index is not None:
+            return self._index.send("GET", url, index=True, headers=headers, whole=_LIMIT)
+        basic = self._sender.authenticator.credentials.basic
+        return self._sender.send(
+            "GET", url, headers=headers, authorization=basic or None, whole=_LIMIT
+        )
 
     def _read(self, response: Response) -> SearchResults | None:
         raw = response.read(_LIMIT)
@@ -222,6 +229,19 @@ class SearchClient:
         return RegistryError(
             f"{self.endpoint.host} cannot be searched: {why}", code="search-unsupported"
         )
+
+
+def _searched(endpoint: Endpoint, transport: Transport) -> Endpoint:
+    """Where ``endpoint`` is searched: the public registry at its index."""
+    if endpoint.host not in PUBLIC_NAMES or endpoint.version is not APIVersion.V2:
+        return endpoint
+    root = transport.settings.index_server
+    return dataclasses.replace(
+        endpoint,
+        url=f"{root.removesuffix('/').removesuffix('/v1')}/",
+        version=APIVersion.V1,
+        challenges=(),
+    )
 
 
 def _count(value: Any, default: int) -> int:

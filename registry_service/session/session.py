@@ -125,7 +125,7 @@ class Session:
             self.endpoint,
             self.endpoint.transport,
             Authenticator(self.endpoint, self.endpoint.transport, self._auth),
-            headers=self._factory.headers,
+            factory=self._factory,
             cancel=self._cancel,
             observer=self._observer,
         )

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import trustme
 from scripted import closed_port
 from support_hosts import HostBench
 
 from engine import Status
 from registry_service.testing import Registry
 from registry_service.testing.images import push_image, random_image
+from registry_service.testing.server import TLSFiles
 from registry_service.testing.v1 import V1Index, V1Registry
 from registry_service.testing.v1.images import push_chain, random_chain
 
@@ -75,6 +77,12 @@ def serving(kind: Kind, **options: Any) -> Iterator[Server]:
             old = leaving.enter_context(V1Registry(role="registry"))
             index = leaving.enter_context(V1Index(registries=[old], **options))
             yield Server(kind=kind, front=index, images=old)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
 
 
 @pytest.fixture(params=KINDS)
@@ -221,6 +229,74 @@ def test_an_index_gives_no_token_to_delete_a_tag_with(bench: HostBench) -> None:
         run = outcome(bench, "delete", f"{server.name}:1.0", authConfig=ANN)
         assert run == (Status.ERROR, "deletion-off")
         assert server.tags() == ["1.0"]
+
+
+# pull, push, inspect, copy
+
+
+def test_an_image_goes_in_and_out_with_the_same_rows(bench: HostBench, kind: Kind) -> None:
+    """Pulled, pulled again, pushed to another name, and copied back: the columns are the same,
+    and so are the states but for what V1 has to be converted from."""
+    index = kind == "index"  # nobody may push there without an account
+    with serving(kind, **({"users": USERS} if index else {})) as server:
+        server.push("1.0", repository="anna/app")
+        name = f"{server.host}/anna/app"
+        env: dict[str, Any] = {"authConfig": ANN} if index else {}
+        pulled = bench.run("pull", f"{name}:1.0", **env)
+        made = {"fetched"} if kind == "v2" else {"fetched", "converted"}
+        assert {row["state"] for row in pulled} == made
+        again = bench.run("pull", f"{name}:1.0", **env)
+        assert {row["state"] for row in again} == {"exists"}
+        assert [row["digest"] for row in again][-1] == pulled[-1]["digest"]
+        bench.run("tag", f"{name}:1.0", f"{name}:2.0")
+        pushed = bench.run("push", f"{name}:2.0", **env)
+        assert {row["digest"] for row in pushed} == {row["digest"] for row in pulled}
+        assert {row["state"] for row in bench.run("push", f"{name}:2.0", **env)} == {"exists"}
+        assert [row["tag"] for row in bench.run("tags", name, **env)] == ["1.0", "2.0"]
+        copied = bench.run("copy", f"{name}:2.0", f"{name}:3.0", **env)
+        assert copied[-1]["state"] == "copied"
+        assert {row["state"] for row in copied[:-1]} == {"exists"}
+        columns = {tuple(row) for row in (*pulled, *pushed, *copied)}
+        assert columns == {("reference", "digest", "media_type", "size", "state")}
+
+
+def test_inspect_shows_the_same_of_the_store_and_of_the_registry(
+    bench: HostBench, server: Server
+) -> None:
+    server.push("1.0")
+    (there,) = bench.run("inspect", f"{server.name}:1.0")
+    bench.run("pull", f"{server.name}:1.0", platform="linux/amd64")
+    (here,) = bench.run("inspect", f"{server.name}:1.0")
+    assert list(here) == list(there)
+    assert (there["source"], here["source"]) == ("registry", "store")
+    for column in ("reference", "platform", "created"):
+        assert here[column] == there[column]
+    assert here["config"]["config"] == there["config"]["config"]
+
+
+@pytest.mark.parametrize("kind", ["v2", "v1"])
+def test_credentials_let_in_over_https(tmp_path: Path, kind: Kind) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    issued.write_to_path(str(tmp_path / "server.pem"))
+    tls = TLSFiles(cert=tmp_path / "server.pem", key=tmp_path / "server.pem")
+    with serving(kind, users=USERS, tls=tls) as server:
+        trusted = tmp_path / "certs" / server.host
+        trusted.mkdir(parents=True)
+        authority.cert_pem.write_to_path(str(trusted / "ca.crt"))
+        server.push("1.0", "2.0")
+        with HostBench(tmp_path / "e", "", certs_dirs=[str(tmp_path / "certs")]) as bench:
+            env = {"authConfig": {**ANN, "serveraddress": server.host}}
+            bench.done(bench.job("auth", **env))
+            assert len(bench.run("tags", server.name, **env)) == 2
+            assert bench.run("search", f"{server.host}/app", **env)[0]["name"] == NAME
+            bench.run("pull", f"{server.name}:1.0", **env)
+            bench.run("copy", f"{server.name}:1.0", f"{server.host}/test/copy", **env)
+            bench.run("delete", f"{server.name}:2.0", **env)
+            assert server.tags() == ["1.0"]
+            other = {"authConfig": {**ANN, "serveraddress": "other.example"}}
+            for job in ("tags", "pull"):
+                assert outcome(bench, job, server.name, **other)[1] == "login-required"
 
 
 # what is known of registries

@@ -20,6 +20,7 @@ from .errors import (
     ProtocolError,
     RegistryError,
     RegistryHTTPError,
+    RegistryTimeoutError,
     TLSError,
     UnreachableRegistryError,
     show_url,
@@ -179,7 +180,7 @@ def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
     for scheme in schemes:
         base = f"{scheme}://{where}/"
         try:
-            return probe.find(base, version, observer)
+            return probe.find(base, version)
         except UnreachableRegistryError as error:
             tried.append(f"{base}: {error}")
             failures.append(error)
@@ -242,7 +243,7 @@ class _Probe:
     timeout: TimeoutType
     cancel: Cancellation
 
-    def find(self, base: str, version: APIVersion | None, observer: Observer) -> Endpoint:
+    def find(self, base: str, version: APIVersion | None) -> Endpoint:
         """The endpoint at ``base``, with the version that it turns out to speak."""
         if version is not None:
             return self._endpoint(base, version, self.ask(base, version))
@@ -251,7 +252,7 @@ class _Probe:
         except ProtocolError as error:
             return self._fallback(base, error)
         except ConnectionBrokenError as error:
-            return self._unanswered(base, error, observer)
+            raise self._says_more(base, error) from error
         if found.announced:
             return self._endpoint(base, APIVersion.V2, found)
         # A proxy that wants a login for everything gives this answer before any registry.
@@ -270,21 +271,19 @@ class _Probe:
         except RegistryHTTPError as error:
             raise ProtocolError(f"{before}; {error}", retryable=error.retryable) from None
 
-    def _unanswered(self, base: str, before: ConnectionBrokenError, observer: Observer) -> Endpoint:
-        """V1, where there was no answer for V2: only of a server that says what it is, for one
-        of V2 may have been in trouble for a moment."""
+    def _says_more(self, base: str, before: ConnectionBrokenError) -> ConnectionBrokenError:
+        """The error where V2's ping gets no answer. A registry of V2 may be in trouble, and many
+        speak V1 too: so it is not taken for one of V1, and it is said that it may be one."""
+        if isinstance(before, RegistryTimeoutError):  # which cost its time already
+            return before
         with contextlib.suppress(ConnectionBrokenError, ProtocolError, RegistryHTTPError):
-            old = self.ask(base, APIVersion.V1)
-            if old.announced:
-                found = self._endpoint(base, APIVersion.V1, old)
-                observer.log(
-                    "warning",
-                    f"{found.host} is taken for a V1 registry, for it gives no answer to what is "
-                    f'asked of a V2 one ({before}); version = "v1" in its section of '
-                    "registries.toml spares the wait",
+            if self.ask(base, APIVersion.V1).announced:
+                return ConnectionBrokenError(
+                    f"{before}; it says that it speaks V1: if it is a registry of V1 only, "
+                    'version = "v1" in its section of registries.toml lets it be asked for that',
+                    code=before.code,
                 )
-                return found
-        raise before
+        return before
 
     def _endpoint(self, base: str, version: APIVersion, found: _Answer) -> Endpoint:
         return Endpoint(

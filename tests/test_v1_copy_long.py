@@ -113,6 +113,45 @@ def test_two_copies_of_the_same_at_once_are_both_whole(tmp_path: Path) -> None:
     bench.engine.shutdown(grace=0)
 
 
+SOURCE = ["drop:after=1000", "drop:after=30000,reset=yes", "status:code=503", "short:after=1000",
+          "corrupt:offset=1000", "lost-answer", "no-range", "wrong-range"]  # fmt: skip
+TARGET = ["drop:after=1000", "drop:after=0,reset=yes", "status:code=503", "lost-answer",
+          "corrupt:offset=1000"]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_what_has_the_name_is_right(tmp_path: Path, seed: int) -> None:
+    """Of random faults of both sides none leads to another image, nor keeps the next try from
+    bringing the right one."""
+    chain = random_chain(15, length=6, file_size=40_000)
+    bench = Bench(tmp_path / "state", retries=4, retry_wait_max=0.02)
+    rng = random.Random(seed)
+    with V1Registry() as old, Registry() as new, V1Registry() as other:
+        push_chain(old, NAME, "1.0", chain)
+        target = (new, other)[seed % 2]
+        names = (f"{old.host}/{NAME}:1.0", f"{target.host}/moved:1.0")
+        more = f"probability=0.15,seed={seed}"
+        switches = [
+            one.add_fault(f"{fault}{',' if ':' in fault else ':'}{more}")
+            for one, faults in ((old, SOURCE), (target, TARGET))
+            for fault in rng.sample(faults, 2)
+        ]
+        for _ in range(3):
+            if bench.job("copy", *names).run() is Status.OK:
+                break
+        for switch in switches:
+            switch.remove()
+        bench.run("copy", *names)
+        if target is new:
+            assert_whole(new, "moved", "1.0", chain)
+        else:
+            kept = [other.image(one.id) for one in chain.images]
+            assert [one.layer_bytes for one in kept if one is not None and one.complete] == [
+                one.layer for one in chain.images
+            ]
+    bench.engine.shutdown(grace=0)
+
+
 def test_a_chain_with_too_much_json_is_refused(tmp_path: Path) -> None:
     """What is said of one image is bounded, and so is what is said of all that lie upon it."""
     bench = Bench(tmp_path / "state", retries=0)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support_disk import small_disk
 from support_store import Fault, age, eventually, make_store, names
 from support_v1_layers import (
     HOST,
@@ -300,6 +301,16 @@ def test_where_the_disk_is_full_while_a_layer_is_compressed_nothing_is_left(
     with pytest.raises(DiskFullError):
         receive(store, stated(data), LayerOf(data)).wait()
     assert leftovers(store) == []
+
+
+def test_a_disk_that_is_full_when_a_layer_is_compressed(tmp_path: Path) -> None:
+    data = tar_of(26, 600_000)
+    with small_disk(tmp_path / "disk", "1m") as disk, make_store(disk) as store:
+        with pytest.raises(DiskFullError):
+            receive(store, stated(data), LayerOf(data)).wait()
+        assert leftovers(store) == []
+        small = tar_of(27, 100_000)
+        receive(store, stated(small, seed=2), LayerOf(small)).wait()
 
 
 def test_a_process_that_holds_the_file_and_hangs_is_told_of(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support_daemon import running_daemon
 from support_server import until
+from support_store import make_store
+from support_v1_pull import Caller, check_image, layer_requests
 from test_kills import written
 
 from registry_service.digest import Digest
@@ -19,10 +24,11 @@ from registry_service.testing.v1.images import Chain
 MIB = 1024 * 1024
 
 
-def killed_pull(place: Path, moments: int, seed: int) -> None:
+def killed_pull(place: Path, moments: int, seed: int, length: int = 4) -> None:
     """Pull a chain whose daemon is killed at random moments, again and again."""
     dice = random.Random(seed)
-    chain = images.random_chain(seed, length=4, files=3, file_size=(moments + 2) * MIB // 3)
+    size = (moments + 2) * MIB * 4 // (3 * length)
+    chain = images.random_chain(seed, length=length, files=3, file_size=size)
     whole = sum(len(one.layer) for one in chain.images)
     with V1Registry() as registry:
         images.push_chain(registry, "test/app", "1", chain)
@@ -92,7 +98,55 @@ def test_a_pull_whose_daemon_is_killed_goes_on(tmp_path: Path) -> None:
     killed_pull(tmp_path, 3, seed=1)
 
 
+PULL = """
+import sys
+from pathlib import Path
+from support_store import make_store
+from support_v1_pull import Caller
+
+with make_store(Path(sys.argv[1])) as store, Caller(store) as caller:
+    caller.pull(sys.argv[2])
+"""
+
+
+def test_where_the_process_that_brings_it_is_killed_another_goes_on(tmp_path: Path) -> None:
+    chain = images.random_chain(1, length=1, files=3, file_size=2 * MIB)
+    with V1Registry() as registry:
+        images.push_chain(registry, "test/app", "1", chain)
+        name = f"{registry.host}/test/app:1"
+        state = tmp_path / "state"
+        hold = registry.hold(path="*/layer", after=MIB, times=1)
+        command = [sys.executable, "-c", PULL, str(state), name]
+        with (
+            hold,
+            subprocess.Popen(command, cwd=Path(__file__).parent) as other,
+            make_store(state) as store,
+            Caller(store) as caller,
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+        ):
+            assert hold.entered.wait(30)
+            until(lambda: sum(on_disk(state, chain).values()) > MIB // 2, 30.0)
+            pulling = pool.submit(caller.pull, name)
+            until(lambda: any("another one is bringing it" in text for text in caller.log), 30.0)
+            other.kill()
+            other.wait(30)
+            named = pulling.result(60)
+            check_image(store, named, chain)
+        begins = [one.range for one in layer_requests(registry)]
+    assert begins[0] == ""
+    assert re.fullmatch(r"bytes=\d{6,}-\d+", begins[1]), begins
+    assert len(begins) == 2
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pull_whose_daemon_is_killed_at_twenty_moments(tmp_path: Path, seed: int) -> None:
     killed_pull(tmp_path, 20, seed=seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_a_chain_of_120_layers_whose_daemon_is_killed_at_twenty_moments(
+    tmp_path: Path, seed: int
+) -> None:
+    killed_pull(tmp_path, 20, seed=seed, length=120)

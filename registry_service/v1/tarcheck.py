@@ -111,7 +111,7 @@ def _check_sum(block: bytes, offset: int) -> None:
     stated = _number(block[148:156], offset)
     rest = block[:148] + block[156:]
     # The first programs added the bytes up as signed ones.
-    if stated not in (sum(rest) + _SPACES, sum(struct.unpack("504b", rest)) + _SPACES):
+    if stated != sum(rest) + _SPACES and stated != sum(struct.unpack("504b", rest)) + _SPACES:
         raise _none(offset)
 
 

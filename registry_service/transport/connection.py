@@ -28,7 +28,7 @@ from ..tls import CertificatePlaces, TLSContexts, tls_error
 from . import heeding, socks
 from .exchange import current_exchange
 from .floor import FlooredSocket
-from .head import Head, framing, read_head
+from .head import Head, framing, read_chunk_size, read_head
 
 __all__ = ["BLOCK", "Adapter"]
 
@@ -41,7 +41,7 @@ _ONCE = urllib3.Retry(False, redirect=False)  # when to try again is for `retry`
 
 
 class _Answer(http.client.HTTPResponse):
-    """http.client's answer, with the head as `head` reads it."""
+    """http.client's answer, with the head and the sizes of chunks as `head` reads them."""
 
     fields: urllib3.HTTPHeaderDict
 
@@ -62,6 +62,9 @@ class _Answer(http.client.HTTPResponse):
         self.length = framed.length
         self.will_close = framed.closes or current_exchange.get().cut
         self._floored.begin()
+
+    def _read_next_chunk_size(self) -> int:
+        return read_chunk_size(self.fp)
 
 
 class _Attached(urllib3.connection.HTTPConnection):

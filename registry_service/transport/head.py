@@ -1,4 +1,5 @@
-"""The head of an answer: its status line and its fields (RFC 9112, sections 4 to 6).
+"""The head of an answer: its status line and its fields, and what frames its body (RFC 9112,
+sections 4 to 7).
 
 Python's own client reads heads as mail: leniently, where two readers can then disagree on where
 an answer ends, and at a cost that is felt when blobs are small and many.
@@ -14,12 +15,14 @@ from typing import Final, Protocol
 
 import urllib3
 
-__all__ = ["Framing", "Head", "framing", "read_head"]
+__all__ = ["Framing", "Head", "framing", "read_chunk_size", "read_head"]
 
 _LONGEST_LINE: Final = 65_536  # bytes; http.client's limits
 _MOST_FIELDS: Final = 100
 _MOST_INTERIM: Final = 16
 _STATUS: Final = re.compile(r"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?:[ \t]+(.*))?", re.ASCII)
+_SCHEME: Final = b"HTTP/"
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -76,6 +79,21 @@ def framing(head: Head, method: str) -> Framing:
     return Framing(chunked=chunked, length=length, closes=closes or endless)
 
 
+def read_chunk_size(lines: Lines) -> int:
+    """The bytes of the chunk that follows; 0 for the last one.
+
+    Raises `http.client.IncompleteRead` for a line that is cut off, as where the connection broke
+    between two chunks, and `http.client.HTTPException` for what is none.
+    """
+    line = _line(lines)
+    if not line.endswith(b"\n"):
+        raise http.client.IncompleteRead(line)
+    found = _CHUNK_SIZE.fullmatch(line.rstrip(b"\r\n"))
+    if found is None:
+        raise http.client.HTTPException("the size of a chunk is malformed")
+    return int(found[1], 16)
+
+
 def _read_one(lines: Lines) -> Head:
     block = _whole(lines)
     status = _status_line(lines) if block is None else block[0]
@@ -114,6 +132,8 @@ def _status_line(lines: Lines) -> str:
     line = _line(lines)
     if not line:
         raise http.client.RemoteDisconnected("the server closed the connection without an answer")
+    if not line.endswith(b"\n") and _SCHEME.startswith(line[: len(_SCHEME)]):
+        raise http.client.IncompleteRead(line)
     return _text(line)
 
 

@@ -19,6 +19,7 @@ from registry_service.errors import (
     ProtocolError,
     RegistryError,
     RegistryHTTPError,
+    RegistryTimeoutError,
     UnreachableRegistryError,
     show_url,
 )
@@ -361,25 +362,47 @@ def test_an_answer_before_the_chunks_end_is_read(tls: bool, tmp_path: Path) -> N
                 assert "already exists" in str(response.error())
 
 
-def test_a_server_that_answers_and_reads_no_more_is_sent_no_more(transport: Transport) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_answers_and_reads_no_more_is_sent_no_more(tls: bool, tmp_path: Path) -> None:
     """It would wait for an end of the chunks that never comes."""
-    source = _Unending()
+    sources: list[_Unending] = []
+
+    def opener() -> _Unending:
+        sources.append(_Unending())
+        return sources[-1]
 
     def handler(request: Request) -> None:
         request.rfile.readline()
         request.answer(401, {"error": "Requires authorization"}, {"Connection": "keep-alive"})
         request.hang()
 
+    # Over TLS nobody sees what has come before the server has taken nothing for some time.
+    settings = RegistrySettings(
+        retries=0, certs_dirs=(tmp_path,), read_timeout=1 if tls else 60, commit_timeout=1
+    )
+    authority = Authority(tmp_path) if tls else None
     with (
-        scripted(handler) as server,
-        transport.request(
-            "PUT", server.url, body=Body(opener=lambda: source, length=None)
-        ) as response,
+        scripted(handler, authority) as server,
+        Transport(settings) as transport,
+        transport.request("PUT", server.url, body=Body(opener=opener, length=None)) as response,
     ):
         assert response.status == 401
         assert "Requires authorization" in str(response.error())
+    (source,) = sources
     assert source.closed
     assert source.count < 1 << 30
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_takes_no_chunks_and_says_nothing(tls: bool, tmp_path: Path) -> None:
+    settings = RegistrySettings(retries=0, certs_dirs=(tmp_path,), read_timeout=1)
+    authority = Authority(tmp_path) if tls else None
+    with (
+        scripted(lambda request: request.hang(), authority) as server,
+        Transport(settings) as transport,
+        pytest.raises(RegistryTimeoutError),
+    ):
+        transport.request("PUT", server.url, body=Body(opener=_Unending, length=None))
 
 
 def test_chunks_go_on_after_an_answer_that_is_none_yet(transport: Transport) -> None:

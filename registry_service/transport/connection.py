@@ -6,12 +6,13 @@ exchange for the time of its request, and say in our own errors why one cannot b
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import requests.adapters
@@ -26,7 +27,7 @@ from ..proxies import Proxy
 from ..settings import RegistrySettings
 from ..tls import CertificatePlaces, TLSContexts, tls_error
 from . import heeding, socks
-from .exchange import current_exchange
+from .exchange import Exchange, current_exchange
 from .floor import FlooredSocket
 from .head import Head, framing, read_chunk_size, read_head
 
@@ -36,6 +37,7 @@ BLOCK = 256 * 1024  # bytes handed to a socket at once
 # RFC 9110, section 5; refused before there is a connection, and a folded value too.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_MOMENT = 1.0  # seconds for an answer that should be here already
 _PORTS = {"http": 80, "https": 443}
 _ONCE = urllib3.Retry(False, redirect=False)  # when to try again is for `retry`
 
@@ -72,6 +74,7 @@ class _Attached(urllib3.connection.HTTPConnection):
 
     response_class = _Answer
     _heeds = False  # while what is sent has no end that a server could wait for
+    _spent = False  # the server took no more of what was sent, for as long as it may
 
     def _new_conn(self) -> Any:  # the type is urllib3's business
         exchange, seconds = current_exchange.get(), _seconds(self.timeout, 60.0)
@@ -92,9 +95,15 @@ class _Attached(urllib3.connection.HTTPConnection):
         # urllib3 would leave the time to connect in force while the body is sent.
         self.timeout = exchange.send_timeout
         framed = {name.lower() for name in kwargs.get("headers") or ()}
-        self._heeds = "transfer-encoding" in framed and _sees_answers(self.sock)
-        try:
+        with self._sending(exchange, chunked="transfer-encoding" in framed):
             super().request(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _sending(self, exchange: Exchange, *, chunked: bool) -> Iterator[None]:
+        """While a request is sent. What keeps the server from reading it is no failure yet."""
+        self._heeds, self._spent = chunked and _sees_answers(self.sock), False
+        try:
+            yield
         except heeding.AnsweredError:
             exchange.cut = True
         except (BrokenPipeError, ConnectionResetError):  # which urllib3 looks past
@@ -102,6 +111,12 @@ class _Attached(urllib3.connection.HTTPConnection):
             raise
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             exchange.cut = True
+            raise BrokenPipeError(*error.args) from error
+        except TimeoutError as error:
+            if not chunked:
+                raise
+            # It may have answered, and be waiting for an end that it will not read.
+            exchange.cut = self._spent = True
             raise BrokenPipeError(*error.args) from error
         finally:
             self._heeds = False
@@ -113,7 +128,8 @@ class _Attached(urllib3.connection.HTTPConnection):
             super().send(data)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
-        self.sock.settimeout(self.timeout)  # the time to read, which urllib3 has set by now
+        # the time to read, which urllib3 has set by now
+        self.sock.settimeout(_MOMENT if self._spent else self.timeout)
         # Not urllib3's own, which wants the head as mail, and logs the URL of a malformed one.
         answer = http.client.HTTPConnection.getresponse(self)
         assert isinstance(answer, _Answer)  # it is made by the class above

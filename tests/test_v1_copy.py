@@ -205,6 +205,9 @@ def test_every_tag_and_what_tags_share_once(bench: Bench, old: V1Registry, new: 
     assert len(asked) == len(set(asked)) == 4
     asked = [one.path for one in old.requests if one.path.endswith(f"{below.id}/json")]
     assert len(asked) == 1
+    layer = str(Digest.of(below.layer))
+    asked = [one.path for one in new.requests if one.method == "HEAD" and layer in one.path]
+    assert len(asked) == 1
     sent = [one for one in new.requests if one.method in ("PUT", "POST")]
     assert len([one for one in sent if "/manifests/" in one.path]) == 3
     again = bench.run("copy", f"{old.host}/{NAME}", f"{new.host}/moved", allTags=True)

@@ -277,6 +277,14 @@ def test_every_tag_of_a_v1_repository_and_a_broken_one_is_told(
     assert old.tags("moved") == {"1.0": CHAIN.id, "9.0": CHAIN.id}
     sent = gone_through(old, f"{CHAIN.id}/layer")
     assert len(sent) == 1
+    asked = [one for one in old.requests if one.path.endswith(f"{CHAIN.id}/json")]
+    assert [one.method for one in asked] == ["GET", "PUT"]
+    # again, it is asked for once for both tags, and no tag is put
+    old.clear_requests()
+    bench.fail("copy", f"{other.host}/{NAME}", f"{old.host}/moved", allTags=True)
+    asked = [one for one in old.requests if one.path.endswith(f"{CHAIN.id}/json")]
+    assert [one.method for one in asked] == ["GET"]
+    assert gone_through(old, "/tags/") == []
 
 
 def test_a_plain_layer_of_v1_is_compressed(

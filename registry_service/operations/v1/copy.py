@@ -38,6 +38,7 @@ def copy_v1(
     Nothing belongs to an image of V1, so that ``referrers`` takes nothing along from there, and is
     refused where an image of V2 would lose what belongs to it.
     """
+    memory = memory or Memory()
     if isinstance(origin, V1Client):
         old = V1Source(origin, source, memory=memory, cancel=cancel, observer=observer)
         if isinstance(client, V1Client):
@@ -46,6 +47,7 @@ def copy_v1(
                 target,
                 origin=old,
                 client=client,
+                seen=memory.seen,
                 policy=policy,
                 platform=platform,
                 cancel=cancel,
@@ -59,6 +61,7 @@ def copy_v1(
             client=client,
             book=book,
             placed=placed,
+            memory=memory,
             policy=policy,
             platform=platform,
             cancel=cancel,
@@ -76,6 +79,7 @@ def copy_v1(
         origin=origin,
         client=client,
         book=book,
+        seen=memory.seen,
         policy=policy,
         platform=platform,
         cancel=cancel,

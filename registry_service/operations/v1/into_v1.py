@@ -31,7 +31,7 @@ from ..content import ALL, check_fits, choose, names_platform, platform_of
 from ..schema1 import platform_of_step
 from .push import Planned, check_alone, push
 from .relay import LayerRelay
-from .sending import Outgoing, Sending, tag_to_put
+from .sending import Outgoing, Seen, Sending, tag_to_put
 from .source import Described, V1Source, tag_of
 
 __all__ = ["copy_between_v1", "copy_into_v1"]
@@ -48,6 +48,7 @@ def copy_into_v1(
     origin: V2Client,
     client: V1Client,
     book: LayerBook,
+    seen: Seen,
     policy: RetryPolicy,
     platform: str = "",
     cancel: Cancellation,
@@ -81,6 +82,7 @@ def copy_into_v1(
         opener=opener,
         book=book,
         moved=_STATE,
+        seen=seen,
         cancel=cancel,
         observer=observer,
     )
@@ -170,6 +172,7 @@ def copy_between_v1(
     *,
     origin: V1Source,
     client: V1Client,
+    seen: Seen,
     policy: RetryPolicy,
     platform: str = "",
     cancel: Cancellation,
@@ -192,7 +195,7 @@ def copy_between_v1(
             observer=observer,
         )
 
-    sending = Sending(target, client, cancel, observer)
+    sending = Sending(target, client, cancel, observer, seen)
     top = chain[-1].image.id
 
     def settle(image: V1Image, moved: bool) -> None:

@@ -37,7 +37,7 @@ from ..presence import has_blob, has_manifest
 from ..schema1 import platform_of_step
 from .placed import Placed
 from .relay import LayerRelay
-from .source import Described, V1Source, tag_of
+from .source import Described, Memory, V1Source, tag_of
 
 __all__ = ["copy_into_v2"]
 
@@ -52,6 +52,7 @@ def copy_into_v2(
     client: V2Client,
     book: LayerBook,
     placed: Placed,
+    memory: Memory,
     policy: RetryPolicy,
     platform: str = "",
     cancel: Cancellation,
@@ -59,7 +60,7 @@ def copy_into_v2(
 ) -> Descriptor:
     """Copy the image of a tag as the OCI image that it stands for; returns what ``target`` stands
     for now. ``cancel`` is that of both clients; it is cancelled when one layer fails."""
-    run = _Copy(target, origin, client, book, placed, policy, cancel, observer)
+    run = _Copy(target, origin, client, book, placed, memory, policy, cancel, observer)
     chain = origin.chain(origin.image_id(tag_of(source)))
     if platform not in ("", ALL):
         check_fits(source, platform_of_step(chain[-1].image.value), platform)
@@ -76,6 +77,7 @@ class _Copy:
         client: V2Client,
         book: LayerBook,
         placed: Placed,
+        memory: Memory,
         policy: RetryPolicy,
         cancel: Cancellation,
         observer: Observer,
@@ -85,6 +87,7 @@ class _Copy:
         self.client = client
         self.book = book
         self.placed = placed
+        self.memory = memory
         self.policy = policy
         self.cancel = cancel
         self.observer = observer
@@ -165,15 +168,20 @@ class _Copy:
                 state = self.there(_descriptor(layer))
                 return layer, state or self.put_small(_descriptor(layer), bytes(first))
             digest = self.client.put_stream(self.target.repository, _From(first, relay))
-            self.placed.record(self.target.host, self.target.repository, digest)
+            self.arrived(digest)
             return _layer(relay, digest), "copied"
 
     def there(self, layer: Descriptor) -> str:
         """How the target comes to have a layer that is not sent; empty where it does not."""
         state = "exists" if self.has(layer) else "mounted" if self.mount(layer) else ""
         if state:
-            self.placed.record(self.target.host, self.target.repository, layer.digest)
+            self.arrived(layer.digest)
         return state
+
+    def arrived(self, digest: Digest) -> None:
+        """The target has the blob."""
+        self.memory.blobs.add(digest)
+        self.placed.record(self.target.host, self.target.repository, digest)
 
     def mount(self, layer: Descriptor) -> bool:
         """Take the layer over from where another copy put it. Repositories of a rescue share what
@@ -200,11 +208,14 @@ class _Copy:
             lambda: io.BytesIO(data),
             progress=self.observer.progress,
         )
-        self.placed.record(self.target.host, self.target.repository, descriptor.digest)
+        self.arrived(descriptor.digest)
         return "copied"
 
     def has(self, descriptor: Descriptor) -> bool:
-        return has_blob(self.client, self.target.repository, descriptor)
+        """Whether the target has it, which is asked once for all tags."""
+        return descriptor.digest in self.memory.blobs or has_blob(
+            self.client, self.target.repository, descriptor
+        )
 
     def put(self, manifest: Manifest) -> None:
         self.cancel.check()

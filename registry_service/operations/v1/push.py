@@ -24,7 +24,7 @@ from ...v1.image import V1Image
 from ...v1.layer import StatedLayer
 from ...v1.outgoing import OutgoingLayer
 from ..content import Node, platforms
-from .sending import Outgoing, Sending, tag_to_put
+from .sending import Outgoing, Seen, Sending, tag_to_put
 
 __all__ = ["Planned", "check_alone", "planned", "push"]
 
@@ -121,6 +121,7 @@ def push(
     opener: Callable[[Descriptor], Readable],
     book: LayerBook,
     moved: str = "pushed",
+    seen: Seen | None = None,
     cancel: Cancellation,
     observer: Observer,
 ) -> None:
@@ -130,7 +131,7 @@ def push(
     is in the JSON of the topmost image, and the image itself. What a registry is going to say of a
     layer that was sent as it is, goes into the ``book``, so that nobody fetches it to find out.
     """
-    sending = Sending(reference, client, cancel, observer)
+    sending = Sending(reference, client, cancel, observer, seen)
     run = _Push(reference, plan, opener, book, moved, sending, cancel, observer)
     chain = [
         Outgoing(image=link.image, open=functools.partial(run.opened, link)) for link in plan.chain

@@ -33,7 +33,7 @@ from ...transport import Readable
 from ...v1.image import V1Image
 from ...v1.values import ImgData, RepositoryData
 
-__all__ = ["Outgoing", "Sending", "tag_to_put"]
+__all__ = ["Outgoing", "Seen", "Sending", "tag_to_put"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +50,15 @@ class Outgoing:
 
     image: V1Image
     open: Callable[[], Readable]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What an operation on many tags has seen of registries: the images that they have, whole, by
+    registry and id, and those that let a token read."""
+
+    images: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    reading: set[str] = dataclasses.field(default_factory=set)
 
 
 def tag_to_put(reference: Reference) -> str:
@@ -85,10 +94,15 @@ class _Grant:
 
 class Sending:
     """Sends chains under the name ``reference``, which has a tag, to every registry that the index
-    names. Used by one thread."""
+    names. Used by one thread. ``seen`` is that of an operation on many tags."""
 
     def __init__(
-        self, reference: Reference, client: V1Client, cancel: Cancellation, observer: Observer
+        self,
+        reference: Reference,
+        client: V1Client,
+        cancel: Cancellation,
+        observer: Observer,
+        seen: Seen | None = None,
     ) -> None:
         self._reference = reference
         self._client = client
@@ -96,7 +110,7 @@ class Sending:
         self._observer = observer
         #: The images that were sent, by their ids.
         self.sent: dict[str, ImgData] = {}
-        self._reading: set[str] = set()  # the registries that let the token read
+        self._seen = seen or Seen()
 
     def run(self, chain: Sequence[Outgoing], settled: Callable[[V1Image], object]) -> bool:
         """Send what is missing; whether anything was. ``settled`` is told of each image, when it is
@@ -122,29 +136,36 @@ class Sending:
         """Send one image, unless it is there."""
         image_id = one.image.id
         self._cancel.check()
+        if (registry, image_id) in self._seen.images:
+            return
         with _TURNS.hold((registry, image_id), self._cancel):
-            for tries_left in reversed(range(_TRIES)):
-                if self._is_there(image_id, registry, token):
-                    return
-                try:
-                    self._send(one, registry, token)
-                except AlreadyExistsError:  # somebody else was faster
-                    pass
-                except (DigestMismatchError, LayerError) as error:  # of where it comes from
-                    if not tries_left:
-                        raise
-                    self._observer.log("warning", f"image {image_id} is sent again: {error}")
-                    continue
-                except RegistryHTTPError as error:
-                    if error.http_status == 409 and self._is_there(image_id, registry, token):
-                        return  # with the checksum
-                    if not _is_mismatch(error):
-                        raise
-                    if not tries_left:
-                        raise _spoilt(image_id, error) from error
-                    self._observer.log("warning", f"image {image_id} is sent again: {error}")
-                    continue
+            self._bring(one, registry, token)
+        self._seen.images.add((registry, image_id))
+
+    def _bring(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
+        image_id = one.image.id
+        for tries_left in reversed(range(_TRIES)):
+            if self._is_there(image_id, registry, token):
                 return
+            try:
+                self._send(one, registry, token)
+            except AlreadyExistsError:  # somebody else was faster
+                pass
+            except (DigestMismatchError, LayerError) as error:  # of where it comes from
+                if not tries_left:
+                    raise
+                self._observer.log("warning", f"image {image_id} is sent again: {error}")
+                continue
+            except RegistryHTTPError as error:
+                if error.http_status == 409 and self._is_there(image_id, registry, token):
+                    return  # with the checksum
+                if not _is_mismatch(error):
+                    raise
+                if not tries_left:
+                    raise _spoilt(image_id, error) from error
+                self._observer.log("warning", f"image {image_id} is sent again: {error}")
+                continue
+            return
 
     def _is_there(self, image_id: str, registry: str, token: Sequence[str]) -> bool:
         """Whether the registry has the image, whole. One that is half pushed is answered with a
@@ -153,7 +174,7 @@ class Sending:
         try:
             there = self._client.has_image(image_id, registry, token)
         except LoginRequiredError:
-            if registry in self._reading:  # then the token has run out
+            if registry in self._seen.reading:  # then the token has run out
                 raise
             return False
         except RegistryHTTPError as error:
@@ -161,7 +182,7 @@ class Sending:
                 raise
             self._observer.log("info", f"image {image_id} is half pushed, and sent again: {error}")
             there = False
-        self._reading.add(registry)
+        self._seen.reading.add(registry)
         return there
 
     def _send(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
@@ -175,7 +196,7 @@ class Sending:
     def _tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
         """Whether the tag had to be put."""
         self._cancel.check()
-        if registry in self._reading:
+        if registry in self._seen.reading:
             with contextlib.suppress(DoesNotExistError):
                 tags = self._client.remote_tags([registry], self._reference.repository, token)
                 if tags.get(tag) == image_id:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ...cancel import Cancellation
+from ...digest import Digest
 from ...errors import (
     CancelledError,
     DoesNotExistError,
@@ -30,6 +31,7 @@ from ...session.v1.client import V1Client
 from ...v1.image import V1Image, check_ancestry, check_chain
 from ...v1.layer import StatedLayer
 from ...v1.values import RepositoryData
+from .sending import Seen
 
 __all__ = ["Described", "Memory", "V1Source", "tag_of"]
 
@@ -59,14 +61,16 @@ def tag_of(reference: Reference) -> str:
 
 
 class Memory:
-    """What one operation remembers of a registry's images over many tags: JSON that they share is
-    asked for once, as far as it is small. Thread-safe; one lock guards it."""
+    """What one operation remembers of what many tags share: JSON of images, as far as it is small,
+    and what a target was seen to have. Thread-safe; one lock guards the JSON."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, ImageJSON] = OrderedDict()
         self._weight = 0
         self.tags: Mapping[str, str] | None = None
+        self.blobs: set[Digest] = set()  # of a target of V2
+        self.seen = Seen()  # of a target of V1
 
     def find(self, image_id: str) -> ImageJSON | None:
         with self._lock:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import CredentialsError
+from .hosts import without_user
 
 __all__ = ["AuthConfig"]
 
@@ -74,6 +75,8 @@ class AuthConfig:
         shown = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name == "server_address":
+                value = without_user(value)
             if value:
                 shown.append(f"{field.name}={'***' if field.name in _SECRET else repr(value)}")
         return f"AuthConfig({', '.join(shown)})"

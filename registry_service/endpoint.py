@@ -25,7 +25,7 @@ from .errors import (
     UnreachableRegistryError,
     show_url,
 )
-from .hosts import PUBLIC_NAMES, join_host_port, registry_host, split_host_port
+from .hosts import PUBLIC_NAMES, join_host_port, registry_host, split_host_port, without_user
 from .observe import Observer
 from .settings import RegistrySettings
 from .transport import Response, Transport
@@ -149,19 +149,25 @@ class _Address:
         scheme = stated.lower() if found else ""
         if not found:
             rest = stated
+        shown = without_user(text)
+        if "@" in rest:
+            raise InvalidReferenceError(
+                f"{shown!r}: no user stands before the host in a registry's address; give "
+                "credentials apart from it"
+            )
         if scheme not in ("", "http", "https"):
-            raise InvalidReferenceError(f"{text!r}: a registry speaks http or https")
+            raise InvalidReferenceError(f"{shown!r}: a registry speaks http or https")
         where, _, path = rest.partition("/")
         try:
             version = _VERSIONS[path.strip("/").lower()]
         except KeyError:
             raise InvalidReferenceError(
-                f"{text!r} is no registry address: after the host comes nothing, /v1/ or /v2/"
+                f"{shown!r} is no registry address: after the host comes nothing, /v1/ or /v2/"
             ) from None
         try:
             host, port = split_host_port(where)
         except ValueError as error:
-            raise InvalidReferenceError(f"{text!r} is no registry address: {error}") from None
+            raise InvalidReferenceError(f"{shown!r} is no registry address: {error}") from None
         return cls(scheme=scheme, host=host, port=port, version=version)
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "origin",
     "registry_host",
     "split_host_port",
+    "without_user",
 ]
 
 PUBLIC_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -78,6 +79,18 @@ def one_form_of_host(host: str) -> str:
         return str(ipaddress.IPv6Address(host))
     except ValueError:
         return host
+
+
+def without_user(address: str) -> str:
+    """An address or a host as it may be shown: without what stands before an ``@``, which may be
+    a password, and without a query.
+
+    >>> without_user("https://ann:secret@registry.example/v1/")
+    'https://registry.example/v1/'
+    """
+    before, mark, after = address.partition("://")
+    rest = after if mark else before
+    return f"{before if mark else ''}{mark}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def origin(url: str) -> tuple[str, str, int]:

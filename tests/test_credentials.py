@@ -94,6 +94,20 @@ def test_no_repr_shows_a_secret(password: str, identity: str, registry: str, use
         assert "rt-" not in shown.replace(repr(config.username), "")
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://ann:pl4nted@registry.example/v1/", "https://registry.example/v1/"),
+        ("ann:pl4nted@registry.example:5000", "registry.example:5000"),
+        ("registry.example", "registry.example"),
+        ("https://index.docker.io/v1/", "https://index.docker.io/v1/"),
+    ],
+)
+def test_a_repr_shows_the_server_without_a_user(address: str, shown: str) -> None:
+    config = AuthConfig(username="ann", server_address=address)
+    assert repr(config) == f"AuthConfig(username='ann', server_address={shown!r})"
+
+
 def test_basic_is_the_header() -> None:
     assert AuthConfig(username="Aladdin", password="open sesame").basic == (
         "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="

@@ -401,6 +401,25 @@ def test_addresses_that_are_none(text: str, transport: Transport) -> None:
         Endpoint.discover(text, transport=transport)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://me:pl4nted@h/v1/",
+        "https://me:pl4nted@h:99999/v1/",
+        "https://me:x/pl4nted@h/v1/",
+        "https://me:x?pl4nted@h/v1/",
+        "https://me:x://pl4nted@h/v1/",
+        "ftp://me:pl4nted@h",
+        "me:pl4nted@h:5000",
+        "h/v1/?password=pl4nted",
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(text: str, transport: Transport) -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        Endpoint.discover(text, transport=transport)
+    assert "pl4nted" not in str(caught.value)
+
+
 def test_an_endpoint_without_a_transport_makes_its_own() -> None:
     with scripted(lambda request: request.answer(headers=V2)) as server:
         with Endpoint.discover(server.host, settings=RegistrySettings()) as found:

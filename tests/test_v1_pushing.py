@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from scripted import Request, scripted
-from support_v1_client import ANN, IDS, TOKEN, client
+from support_v1_client import ANN, IDS, TOKEN, client, v1
 
 from registry_service.cancel import Cancellation
 from registry_service.errors import (
@@ -31,6 +31,7 @@ from registry_service.errors import (
     RegistryHTTPError,
     TarError,
 )
+from registry_service.headers import HTTPRequestFactory
 from registry_service.session.v1.client import V1Client
 from registry_service.settings import RegistrySettings
 from registry_service.tarsums import tarsum
@@ -250,6 +251,19 @@ def test_an_image_that_is_there_already(registry: V1Registry, at: V1Client) -> N
         at.put_json(img(BASE), BASE.raw, registry.endpoint, TOKEN)
     with pytest.raises(AlreadyExistsError):
         at.put_layer(BASE.id, opener(BASE.layer), registry.endpoint, TOKEN, BASE.raw)
+
+
+@pytest.mark.parametrize("secret", ["already", "exists", "Image already exists"])
+def test_a_secret_that_is_a_word_of_the_answer_does_not_hide_it(secret: str) -> None:
+    def handler(request: Request) -> None:
+        request.read_body()
+        request.answer(409, {"error": "Image already exists"})
+
+    factory = HTTPRequestFactory({"X-Meta-Key": [secret]})
+    with scripted(handler) as server, client(server.url, factory=factory) as made:
+        with pytest.raises(AlreadyExistsError) as caught:
+            made.put_json(img(BASE), BASE.raw, v1(server), TOKEN)
+        assert secret not in str(caught.value)
 
 
 def test_a_large_layer_that_is_there_already(registry: V1Registry, at: V1Client) -> None:

@@ -199,6 +199,19 @@ class Response:
         finally:
             self.close()
 
+    def says(self, *phrases: str) -> bool:
+        """Whether the body has one of these phrases, in whatever case. It is looked at as it
+        came: in `errors`, a secret of the request that is one of the words is hidden.
+
+        Raises `CancelledError` only: a body that cannot be read says nothing.
+        """
+        try:
+            self.load(ERROR_BODY_LIMIT)
+        except (ConnectionBrokenError, ProtocolError):
+            return False
+        said = self.read(ERROR_BODY_LIMIT).decode("utf-8", "replace").lower()
+        return any(phrase.lower() in said for phrase in phrases)
+
     def hide(self, text: str) -> str:
         """The server's ``text`` without the secrets that the request carried to it."""
         return self._veil.hide(text)

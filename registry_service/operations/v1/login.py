@@ -14,7 +14,7 @@ from ...cancel import Cancellation
 from ...constants import APIVersion
 from ...credentials import AuthConfig
 from ...endpoint import Endpoint
-from ...errors import ConnectionBrokenError, LoginRequiredError, ProtocolError, RegistryHTTPError
+from ...errors import LoginRequiredError, RegistryHTTPError
 from ...headers import HTTPRequestFactory
 from ...hosts import PUBLIC_NAMES
 from ...observe import Observer
@@ -27,7 +27,6 @@ _TAKEN: Final = "username or email already exists"
 _ELSEWHERE: Final = (
     "there are no accounts of V1; a registry of V2 is logged in to without /v1/ in its address"
 )
-_LIMIT: Final = 64 * 1024  # bytes of an answer
 
 
 def login_v1(
@@ -101,7 +100,7 @@ class _Users:
         with self._send("POST", headers, body) as response:
             if response.status == 201:
                 return True
-            if response.status == 401 or (response.status == 400 and _says_taken(response)):
+            if response.status == 401 or (response.status == 400 and response.says(_TAKEN)):
                 return False
             hint = _ELSEWHERE if response.status in (404, 405) else ""
             raise response.error(hint, words=True)
@@ -150,13 +149,3 @@ class _Users:
         if not self._is_public:
             how = f"the documentation of {host} says how to activate it"
         return response.error(f"the account {name!r} is not active: {how}")
-
-
-def _says_taken(response: Response) -> bool:
-    """Whether the server says that there is an account of that name. What is looked at is what
-    came: in what may be shown, a password that is one of these words would be hidden."""
-    try:
-        response.load(_LIMIT)
-    except (ConnectionBrokenError, ProtocolError):
-        return False
-    return _TAKEN in response.read(_LIMIT).decode("utf-8", "replace").lower()

@@ -107,9 +107,9 @@ def read_images(response: Response) -> list[ImgData]:
 def failure(response: Response, hint: str = "") -> RegistryHTTPError:
     """The answer as an error: `AlreadyExistsError` where it says that the image is there already.
     Reads and closes it."""
+    exists = response.status >= 400 and response.says(*_EXISTS)
     errors = response.errors()
-    said = " ".join(error.message.lower() for error in errors)
-    if response.status >= 400 and any(words in said for words in _EXISTS):
+    if exists:
         return AlreadyExistsError(
             http_status=response.status, method=response.method, url=response.url, errors=errors
         )

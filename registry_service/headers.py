@@ -42,8 +42,9 @@ _TRUSTED: Final = ("docker.com", "docker.io")
 def meta_headers(value: Any, key: str = "metaHeaders") -> dict[str, tuple[str, ...]]:
     """From a map of header name to a list of values (a single value may stand alone).
 
-    ``key`` is where it comes from. Raises `CredentialsError`, which names the header and shows
-    no value: values are secret.
+    Names that differ in case only are one header, with the values of all; one without a value is
+    none. ``key`` is where it comes from. Raises `CredentialsError`, which names the header and
+    shows no value: values are secret.
     """
     if value is None:
         return {}
@@ -52,6 +53,7 @@ def meta_headers(value: Any, key: str = "metaHeaders") -> dict[str, tuple[str, .
     if len(value) > _MOST:
         raise CredentialsError(f"{key}: {len(value)} headers; {_MOST} are allowed")
     headers: dict[str, tuple[str, ...]] = {}
+    spelled: dict[str, str] = {}
     for name, given in value.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise CredentialsError(f"{key}: {name!r} is no header name")
@@ -65,7 +67,9 @@ def meta_headers(value: Any, key: str = "metaHeaders") -> dict[str, tuple[str, .
                 f"{key}: {name}: a value has a character that no header may have, "
                 "such as the end of a line"
             )
-        headers[name] = tuple(one.strip() for one in values)
+        if values:
+            first = spelled.setdefault(name.lower(), name)
+            headers[first] = (*headers.get(first, ()), *(one.strip() for one in values))
     return headers
 
 
@@ -93,6 +97,10 @@ class HTTPRequest:
 
     def has(self, name: str) -> bool:
         return name.lower() in {one.lower() for one in self.headers}
+
+    def value(self, name: str) -> str:
+        """The value of the header of this name, in whatever case, or empty."""
+        return next((v for one, v in self.headers.items() if one.lower() == name.lower()), "")
 
 
 #: Gives a request to send in place of the one that it is given.

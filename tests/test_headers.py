@@ -50,6 +50,15 @@ def test_a_request_has_the_products_and_every_value_of_each_metaheader() -> None
     assert request.secret == {"x-meta"}
 
 
+def test_a_metaheader_without_a_value_is_none_and_its_name_has_no_case() -> None:
+    given = {"Authorization": [], "X-Meta": ["a"], "x-meta": ("b", "c"), "X-META": "d", "X-No": []}
+    factory = HTTPRequestFactory(given)
+    assert factory.headers == {"X-Meta": ("a", "b", "c", "d")}
+    request = factory.new_request("GET", "https://h.example/v1/")
+    assert request.headers == {"User-Agent": PRODUCT, "X-Meta": "a, b, c, d"}
+    assert (request.value("x-metA"), request.value("X-No")) == ("a, b, c, d", "")
+
+
 def test_a_request_without_anything_says_what_sends_it() -> None:
     request = HTTPRequestFactory().new_request("GET", "https://h.example/v1/")
     assert request.headers == {"User-Agent": PRODUCT}

@@ -132,6 +132,19 @@ def test_cookies_are_kept_for_the_session_and_for_their_origin() -> None:
     assert "Cookie" not in headers_of(elsewhere, TAGS)[0]
 
 
+def test_cookies_of_the_session_go_beside_the_caller_s_own() -> None:
+    set_cookie = {"Set-Cookie": "session=one; Path=/"}
+    factory = HTTPRequestFactory({"cookie": ["mine=two"]})
+    with (
+        serving({TAGS: (200, {}, set_cookie)}) as server,
+        client(server.url, factory=factory) as made,
+    ):
+        for _ in range(3):
+            made.remote_tags([v1(server)], "app", TOKEN)
+    sent = [headers.get("cookie", headers.get("Cookie")) for headers in headers_of(server, TAGS)]
+    assert sent == ["mine=two", "mine=two; session=one", "mine=two; session=one"]
+
+
 def test_a_redirect_to_another_origin_gets_nothing_that_says_who_asks() -> None:
     factory = HTTPRequestFactory({"X-Meta": ["secret"]})
     with serving({"/blob?sig=1": LAYER}) as storage:

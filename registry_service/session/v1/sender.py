@@ -177,8 +177,9 @@ class Sender:
     def _request(self, call: _Call) -> Response:
         request = call.request
         cookies = self._cookies.header(request.url)
-        if cookies and not request.has("Cookie"):
-            request = request.with_headers({"Cookie": cookies})
+        if cookies:
+            own = request.value("Cookie")
+            request = request.with_headers({"Cookie": f"{own}; {cookies}" if own else cookies})
         try:
             response = self.transport.request(
                 request.method,
@@ -242,7 +243,7 @@ class Sender:
         scheme, host, _ = origin(response.url)
         if same_origin(response.url, self.endpoint.url):
             host = self.endpoint.host
-        sent = _authorization(request)
+        sent = request.value("Authorization")
         name = ""
         if not same_origin(response.url, request.url):
             first = urlsplit(request.url).netloc
@@ -266,13 +267,6 @@ class Sender:
             name = self._auth.username
             text = f"{host}: the user name {name!r} or its password was refused{said}"
         return LoginRequiredError(text, host=host, username=name)
-
-
-def _authorization(request: HTTPRequest) -> str:
-    """The value of the header, or empty."""
-    return next(
-        (value for name, value in request.headers.items() if name.lower() == "authorization"), ""
-    )
 
 
 def _authorized(value: str) -> Decorator:

@@ -194,6 +194,21 @@ def test_a_layer_of_another_size_than_was_said() -> None:
         made.read_layer(IDS[0], v1(server), TOKEN, 5)
 
 
+@pytest.mark.parametrize("ranges", [{}, {"Accept-Ranges": "bytes"}])
+def test_a_layer_in_chunks_has_no_more_bytes_than_was_said(ranges: dict[str, str]) -> None:
+    chunks = b"3\r\nabc\r\n" * 10 + b"0\r\n\r\n"
+    answer = (200, chunks, {"Transfer-Encoding": "chunked", **ranges})
+    with serving({LAYER_PATH: answer}) as server, client(server.url) as made:
+        with made.read_layer(IDS[0], v1(server), TOKEN, 30) as layer:
+            assert (layer.length, layer.read()) == (30, b"abc" * 10)
+        with (
+            made.read_layer(IDS[0], v1(server), TOKEN, 29) as layer,
+            pytest.raises(ProtocolError, match="said 29 bytes, and sends more"),
+        ):
+            layer.read()
+    assert len(server.requests) == 2
+
+
 def test_what_will_not_be_better_is_not_tried_again() -> None:
     answers: Answers = {LAYER_PATH: (403, {"error": "no"}, {})}
     with (

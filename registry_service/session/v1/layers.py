@@ -196,6 +196,10 @@ class LayerReader(io.RawIOBase):
             raise ConnectionBrokenError(
                 f"{self._what}: it ended after {self._position} of {self._size} bytes"
             )
+        if self._position + count > self._size > 0:
+            raise ProtocolError(
+                f"{self._what}: the registry said {self._size} bytes, and sends more"
+            )
         return count
 
     def _first(self) -> RemoteBlob:

@@ -345,7 +345,7 @@ def test_closing_the_store_ends_every_wait(tmp_path: Path) -> None:
     holder = Held(data, 4000)
     tickets = [receive(store, stated(data), holder)]
     assert holder.reached.wait(PATIENCE)
-    tickets.append(receive(store, stated(data), LayerOf(data)))
+    tickets.append(receive(store, stated(data), Held(data, 0)))
     assert store.close(PATIENCE)
     for ticket in tickets:
         with pytest.raises(StoreError, match="closed"):

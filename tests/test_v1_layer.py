@@ -150,6 +150,48 @@ def test_the_parts_of_a_sparse_file_s_header_are_passed_over() -> None:
         checked(bytes(head) + bytes(more))
 
 
+def with_sum(head: bytearray, *, signed: bool = False) -> bytes:
+    """A header with the sum of its bytes."""
+    rest = bytes(head[:148]) + b" " * 8 + bytes(head[156:])
+    total = sum(one - 256 if signed and one > 127 else one for one in rest)
+    head[148:156] = b"%06o\0 " % total
+    return bytes(head)
+
+
+def test_a_sum_of_signed_bytes_is_one() -> None:
+    head = bytearray(archive(tarfile.GNU_FORMAT, ("\xe4\xf6", tarfile.REGTYPE, b""))[:512])
+    checked(with_sum(head, signed=True) + bytes(1024))
+    checked(with_sum(head) + bytes(1024))
+
+
+def test_sizes_in_base_256_are_understood_and_negative_ones_are_none() -> None:
+    info = tarfile.TarInfo("large")
+    info.size = 9 * 1024**3
+    with pytest.raises(LayerError, match="cut off"):
+        checked(info.tobuf(tarfile.GNU_FORMAT) + b"x" * 512)
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[124] = 0xFF
+    with pytest.raises(LayerError, match="is no tar archive"):
+        checked(with_sum(head))
+
+
+def pax(records: bytes, size: int | None = None) -> bytes:
+    head = tarfile.TarInfo("pax")
+    head.type, head.size = tarfile.XHDTYPE, len(records) if size is None else size
+    return head.tobuf(tarfile.USTAR_FORMAT) + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize("records", [b"", b"nonsense", b"99 size=1\n", b"9 size=x\n", b"4 a\n"])
+def test_pax_records_that_say_no_size_change_none(records: bytes) -> None:
+    whole = archive(tarfile.USTAR_FORMAT, ("a", tarfile.REGTYPE, b"y" * 700))
+    assert checked(pax(records) + whole).compression == ""
+
+
+def test_a_pax_header_that_is_too_large_is_refused() -> None:
+    with pytest.raises(LayerError, match=f"a pax header of {2**30} bytes"):
+        checked(pax(b"", 2**30))
+
+
 def test_an_archive_of_nothing_is_a_layer() -> None:
     assert checked(b"").diff_id == Digest.of(b"")
     assert checked(bytes(1024)).diff_id == Digest.of(bytes(1024))

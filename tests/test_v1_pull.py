@@ -20,12 +20,14 @@ from registry_service.digest import Digest
 from registry_service.errors import (
     DigestMismatchError,
     DoesNotExistError,
+    GoneError,
     LayerError,
     ManifestError,
     PlatformError,
     RegistryError,
 )
 from registry_service.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
+from registry_service.observe import Settled
 from registry_service.operations.v1.pull import V1_IMAGE
 from registry_service.store import Store
 from registry_service.testing.v1 import V1Index, V1Registry, images
@@ -427,6 +429,51 @@ def test_pulled_again_what_is_small_is_made_good(
     assert caller.pull(name) == named
     check_image(caller.store, named, chain)
     assert len(layer_requests(registry)) == (part == "layer")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_layer_that_goes_before_the_name_is_given_is_brought_again(
+    caller: Caller, registry: V1Registry, again: bool
+) -> None:
+    chain = small_chain()
+    images.push_chain(registry, "test/app", "1", chain)
+    name = f"{registry.host}/test/app:1"
+    if again:
+        caller.pull(name)
+
+    def gone(row: Settled) -> None:
+        if row.media_type == OCI_CONFIG:
+            digest = Digest.parse(caller.rows[1].digest)
+            (caller.store.images / "blobs" / "sha256" / digest.hex).unlink()
+
+    caller.on_row = gone
+    registry.clear_requests()
+    check_image(caller.store, caller.pull(name), chain)
+    assert len(layer_requests(registry)) == (1 if again else 4)
+
+
+def test_a_layer_that_goes_and_is_another_one_over_there_is_told(
+    caller: Caller, registry: V1Registry
+) -> None:
+    chain = small_chain()
+    images.push_chain(registry, "test/app", "1", chain)
+    name = f"{registry.host}/test/app:1"
+    caller.pull(name)
+    below = chain.images[0]
+    registry.put_image(below.raw, chain.images[1].layer)  # its topmost image is as it was
+
+    def gone(row: Settled) -> None:
+        if row.media_type == OCI_CONFIG:
+            (caller.store.images / "blobs" / "sha256" / Digest.of(below.layer).hex).unlink()
+
+    caller.on_row = gone
+    with pytest.raises(GoneError, match="another layer in its place; try again"):
+        caller.pull(name)
+    caller.on_row = lambda row: None
+    named = caller.pull(name)
+    manifest = json.loads(caller.store.read(named.digest))
+    digests = [str(Digest.of(chain.images[place].layer)) for place in (1, 1, 2)]
+    assert [one["digest"] for one in manifest["layers"]] == digests
 
 
 def test_layers_that_lie_elsewhere_are_fetched_from_there(caller: Caller) -> None:

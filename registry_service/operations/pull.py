@@ -83,8 +83,7 @@ def pull(
             "conversion gives another one; pull with the referrers, then convert to another name"
         )
     if isinstance(client, V1Client):
-        if referrers:
-            observer.log("debug", f"{reference.host} speaks V1, where nothing belongs to an image")
+        _tell_of_referrers(reference, referrers, observer)
         return pull_v1(
             reference,
             client=client,
@@ -127,6 +126,7 @@ def pull_all_tags(
     lists of referrers are no images, and left out.
     """
     if isinstance(client, V1Client):
+        _tell_of_referrers(reference, referrers, observer)
         return pull_all_tags_v1(
             reference,
             client=client,
@@ -153,6 +153,11 @@ def pull_all_tags(
         return True
 
     return each_tag(reference, client, work, done="pulled", cancel=cancel, observer=observer)
+
+
+def _tell_of_referrers(reference: Reference, referrers: bool, observer: Observer) -> None:
+    if referrers:
+        observer.log("debug", f"{reference.host} speaks V1, where nothing belongs to an image")
 
 
 def _lists_referrers(client: ImageReader, reference: Reference) -> bool:

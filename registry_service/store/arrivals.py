@@ -193,7 +193,7 @@ class Arrival(Ticket[Arrived]):
         try:
             delay = None if self.settled else self._go_on(buffer)
         except Exception as error:  # a fault of the program, which nobody must wait for
-            self.settle(None, error)
+            self._end(error)
             delay = None
         if delay is None:
             self.close()
@@ -331,7 +331,7 @@ class Arrival(Ticket[Arrived]):
         blamed = not (attempt.mixed and wrong)
         moved_on = blamed and not isinstance(error, StoreError) and self._source.elsewhere(error)
         if not moved_on and self._gives_up(attempt, error):
-            self.settle(None, error)
+            self._end(error)
             return None
         if out_of_range(error):
             self._whole = True  # it may be the source that is wrong
@@ -345,6 +345,11 @@ class Arrival(Ticket[Arrived]):
         text = f"the layer of image {self.name}: tried again in {delay:.1f} s after: {error}"
         self._say("warning", text)
         return delay
+
+    def _end(self, error: Exception) -> None:
+        """Tell of a failure when the file has been let go: who is told finds nothing half done."""
+        self.close()
+        self.settle(None, error)
 
     def _gives_up(self, attempt: Attempt, error: Exception) -> bool:
         self.tally.count(error, attempt)

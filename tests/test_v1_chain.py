@@ -354,6 +354,22 @@ def test_any_configuration_is_a_chain_or_a_manifest_error(value: dict[str, Any])
     check_chain([link.image for link in reversed(links)])
 
 
+def test_configurations_of_any_depth_are_a_chain_or_a_manifest_error() -> None:
+    made = image({}, LAYERS[:1])
+    rootfs = document(json.loads(made.config)["rootfs"])
+    seen = set()
+    for depth in range(850, 1050):
+        deep = b"[" * depth + b"]" * depth
+        history = b'[{"x":%b},{"empty_layer":true}]' % deep
+        raw = b'{"rootfs":%b,"history":%b,"architecture":1}' % (rootfs, history)
+        try:
+            chain_of(raw, made.manifest)
+            seen.add("chain")
+        except ManifestError:
+            seen.add("error")
+    assert seen <= {"chain", "error"}
+
+
 # what is no image
 
 
@@ -392,6 +408,7 @@ def test_what_is_no_image_is_said(manifest: Manifest, said: str) -> None:
     [
         (b"", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
+        (b'{"x":NaN}', "NaN is not JSON"),
         (b"[]", "is not a JSON object"),
         (b'{"history":{}}', "history: a list of objects"),
         (b'{"history":[1]}', "history: a list of objects"),

@@ -228,6 +228,37 @@ def test_a_chain_becomes_an_image_with_all_that_its_top_says() -> None:
     assert again == made
 
 
+@pytest.mark.parametrize(
+    ("container", "said"),
+    [
+        ({"Cmd": ["a", 1]}, "a 1"),
+        ({"Cmd": "a b"}, "a b"),
+        ({"Cmd": []}, None),
+        ({"Cmd": None}, None),
+        ({}, None),
+        (None, None),
+        ("a", None),
+    ],
+)
+def test_what_made_a_step_is_its_container_s_command(container: Any, said: str | None) -> None:
+    value = image(A, container_config=container).value
+    (entry,) = json.loads(upgrade([Step(value=value, layer=None)]).config)["history"]
+    assert entry.get("created_by") == said
+
+
+def test_json_of_any_depth_is_an_image_or_a_manifest_error() -> None:
+    """Python's own bound is met here or there, by what is around the JSON too."""
+    seen = set()
+    for depth in range(850, 1050):
+        raw = b'{"id":"%b","x":%b%b}' % (A.encode(), b"[" * depth, b"]" * depth)
+        try:
+            upgrade([Step(value=V1Image.parse(raw, A).value, layer=None)])
+            seen.add("image")
+        except ManifestError:
+            seen.add("error")
+    assert seen <= {"image", "error"}
+
+
 def test_a_layer_of_no_files_is_left_out_unless_its_image_insists() -> None:
     nothing = blob("0", diff_id=EMPTY_DIFF_ID)
     steps = [

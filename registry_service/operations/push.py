@@ -75,6 +75,7 @@ def push(
         _check_complete(reference, node)
         if archived is None:  # a name that is removed while its image is sent leaves that alone
             pin_tree(lease, reference, whole, cancel)
+        plain = node
         if format is not None:
             converted = formatted(reference, node, format, cancel=cancel, observer=observer)
             if referrers:
@@ -96,7 +97,7 @@ def push(
                         needs_v2(
                             client, "where nothing belongs to an image", "push the image alone"
                         )
-                    _to_v1(reference, node, client, store, content, format, inner, observer)
+                    _to_v1(reference, plain, client, store, content, format, inner, observer)
                 else:
                     _Push(reference, client, store, content, inner, observer).all(node, companions)
         except CancelledError:

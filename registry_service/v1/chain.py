@@ -147,8 +147,7 @@ def _top(
     for field, each in _told(step.entry).items():
         if field not in config:
             made[field] = each
-            if told:
-                added.append(field)
+            added.append(field)
     kept: dict[str, Any] = {}
     if told and fits and history_of(made) != step.entry:
         kept["history"] = dict(step.entry)

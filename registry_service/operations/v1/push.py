@@ -101,14 +101,9 @@ def _images(node: Node) -> Iterator[Node]:
 
 
 def _missing(reference: Reference, layer: Descriptor) -> StoreError:
-    if layer.urls:
-        return StoreError(
-            f"{reference}: the layer {layer.digest} comes from elsewhere, by its URLs, and is not "
-            "in the store; V1 has no place for URLs, so that it cannot be pushed",
-            code="incomplete",
-        )
+    why = "it comes from elsewhere, by its URLs, and V1 has no place for these" * bool(layer.urls)
     return StoreError(
-        f"the store does not have all of {reference}: {layer.digest} missing; pull it again",
+        f"{reference}: the layer {layer.digest} is not in the store; {why or 'pull it again'}",
         code="incomplete",
     )
 

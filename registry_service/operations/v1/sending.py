@@ -8,7 +8,6 @@ takes an image only upon one that it has, and what is sent out of turn is half p
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import Final, TypeVar
 from ...cancel import Cancellation
 from ...errors import (
     AlreadyExistsError,
+    CancelledError,
     DigestMismatchError,
     DoesNotExistError,
     InvalidReferenceError,
@@ -196,13 +196,23 @@ class Sending:
     def _tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
         """Whether the tag had to be put."""
         self._cancel.check()
-        if registry in self._seen.reading:
-            with contextlib.suppress(DoesNotExistError):
-                tags = self._client.remote_tags([registry], self._reference.repository, token)
-                if tags.get(tag) == image_id:
-                    return False
+        if registry in self._seen.reading and self._has_tag(image_id, tag, registry, token):
+            return False
         self._client.put_tag(self._reference.repository, image_id, tag, registry, token)
         return True
+
+    def _has_tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
+        """Whether the tag is that of the image. Where it cannot be told, it is put."""
+        try:
+            tags = self._client.remote_tags([registry], self._reference.repository, token)
+        except DoesNotExistError:
+            return False
+        except (CancelledError, LoginRequiredError):
+            raise
+        except RegistryError as error:
+            self._observer.log("info", f"the tag is put without having been asked for: {error}")
+            return False
+        return tags.get(tag) == image_id
 
 
 def _is_mismatch(error: RegistryHTTPError) -> bool:

@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support_daemon import running_daemon
 from support_server import until
 from support_service import Bench
@@ -38,6 +40,65 @@ def completed_once(registry: V1Registry, image: Made) -> None:
         if part == "checksum" and (one.status == 200 or one.faults == ("lost-answer",)):
             there.add(image_id)
     assert there == set(ids(image))
+
+
+PATHS = ("/json", "/layer", "/checksum", "/tags", "/repositories/", "/images", "/v1/")
+KINDS = (
+    "drop",
+    "drop:after=10",
+    "drop:after=10,reset=yes",
+    "lost-answer",
+    "status:code=500",
+    "status:code=503",
+    "status:code=403",
+    "status:code=404",
+    "status:code=429,retry-after=0",
+    "corrupt",
+    "corrupt:offset=30",
+    "short",
+)
+
+
+@st.composite
+def faults(draw: st.DrawFn) -> str:
+    kind = draw(st.sampled_from(KINDS))
+    common = f"path={draw(st.sampled_from(PATHS))},times={draw(st.integers(1, 4))}"
+    method = draw(st.sampled_from(["", ",method=PUT", ",method=GET"]))
+    skip = f",skip={draw(st.integers(0, 6))}"
+    return f"{kind}{',' if ':' in kind else ':'}{common}{method}{skip}"
+
+
+SHORT = made_image(
+    rich_archives(8, 3),
+    history=[{"created_by": "1"}, {"empty_layer": True}, {"created_by": "2"}, {"created_by": "3"}],
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(told=st.lists(faults(), min_size=1, max_size=4), retries=st.integers(0, 2))
+def test_whatever_goes_wrong_a_push_that_ends_well_is_whole(
+    place: Path, told: list[str], retries: int
+) -> None:
+    """And one that does not ends with an error, and leaves what a next one completes."""
+    with V1Registry(faults=told) as registry:
+        name = f"{registry.host}/test/app:1"
+        keep(place / "state", name, SHORT)
+        bench = Bench(place / "state", retries=retries, retry_wait_max=0.02)
+        for _ in range(20):
+            job = bench.job("push", name)
+            if job.run() is Status.OK:
+                break
+            assert job.end is not None
+            assert job.end.code not in ("", "internal")
+        else:
+            raise AssertionError("it was never completed")
+        bench.engine.shutdown(grace=0)
+        whole(registry, SHORT)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
 
 
 def test_a_chain_of_120_images_is_completed_whatever_breaks(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def test_a_host_that_speaks_both_is_spoken_to_as_its_section_says(tmp_path: Path
             with HostBench(tmp_path / f"e{version}", hosts) as bench:
                 found = bench.run("tags", f"{server.host}/test/app")
                 assert [row["tag"] for row in found] == tags
+        with HostBench(tmp_path / "e", "") as bench:
+            assert [row["tag"] for row in bench.run("tags", f"{server.host}/test/app")] == ["new"]
+            (tmp_path / "e" / "registries.toml").write_text(section(server.host, version="v1"))
+            assert bench.engine.reload() == [("registry", None)]
+            found = bench.run("tags", f"{server.host}/test/app")
+            assert [row["tag"] for row in found] == ["1.0", "latest"]
 
 
 def test_credentials_and_headers_go_where_they_belong(tmp_path: Path) -> None:

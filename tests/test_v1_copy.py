@@ -418,6 +418,10 @@ def cut_off(old: V1Registry) -> None:
     put(old, [gzip.compress(random_archive(1))[:-20]])
 
 
+def cut_off_otherwise(old: V1Registry) -> None:
+    put(old, [bz2.compress(random_archive(1))[:-20]])
+
+
 def hole(old: V1Registry) -> None:
     ids = put(old, [random_archive(1), random_archive(2), random_archive(3)])
     old.put_image({"id": ids[2], "parent": ids[1]}, random_archive(3), ancestry=[ids[2], ids[0]])
@@ -446,6 +450,7 @@ def no_layer(old: V1Registry) -> None:
         (wrong_sum, "the registry says that it is"),
         (no_tar, "the layer of image"),
         (cut_off, "the gzip stream is cut off"),
+        (cut_off_otherwise, "the bzip2 stream is cut off"),
         (hole, "is not in its ancestry"),
         (loop, "more than once"),
         (another_s_json, "its JSON is that of"),
@@ -461,8 +466,10 @@ def test_a_broken_image_is_a_clear_error_and_nothing_is_named(
 ) -> None:
     bench = Bench(tmp_path / "state", retries=1, retry_wait_max=0.01)
     broken(old)
-    status, message = bench.fail("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
-    assert (status, words in message) == (Status.ERROR, True), message
+    job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    assert job.run() is Status.ERROR
+    assert job.end is not None and words in job.end.message
+    assert job.end.code in ("digest-mismatch", "does-not-exist", "layer", "manifest")
     assert new.tags("moved") == []
     assert new.open_uploads == 0
     assert kept(bench) == []

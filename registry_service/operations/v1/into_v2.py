@@ -283,11 +283,11 @@ def _belongs(one: Described, layer: Layer) -> bool:
 
 
 def _layer(relay: LayerRelay, digest: Digest) -> Layer:
-    checked = relay.checked
-    assert checked is not None  # it was read to its end
+    assert relay.found is not None  # it was read to its end
+    checked, size = relay.found
     return Layer(
         digest=digest,
-        size=relay.size,
+        size=size,
         diff_id=checked.diff_id,
         media_type=f"{OCI_LAYER}+gzip",
     )

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from ...cancel import Cancellation
 from ...compression import CHUNK, compression_of, decompressed, gzipped
-from ...errors import RegistryError
+from ...errors import ArchiveError, LayerError, RegistryError
 from ...observe import Observer
 from ...session.blob import RemoteBlob
 from ...session.relay import Resumed
@@ -50,15 +50,11 @@ class LayerRelay:
             cancel=cancel,
             observer=observer,
         )
-        self._begin()
-
-    def _begin(self) -> None:
         self._pieces = self._blob()
         self._rest = memoryview(b"")
-        #: What was found out of the layer; None before its end.
-        self.checked: CheckedLayer | None = None
-        #: The bytes that were given out.
-        self.size = 0
+        #: What was found out of the layer, and how many bytes its blob has; None before it was read
+        #: to its end, which may be before it is begun anew.
+        self.found: tuple[CheckedLayer, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,9 +69,9 @@ class LayerRelay:
         """To the start, which is the only place that there is to go."""
         if offset:
             raise ValueError("a layer on its way can only be begun anew")
-        if self.size or self._rest:
-            self._source.go_to(0)
-            self._begin()
+        self._source.go_to(0)
+        self._pieces = self._blob()
+        self._rest = memoryview(b"")
         return 0
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -88,7 +84,6 @@ class LayerRelay:
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
-        self.size += count
         return count
 
     def _blob(self) -> Iterator[bytes]:
@@ -96,21 +91,27 @@ class LayerRelay:
         memory = memoryview(bytearray(CHUNK))
         first = bytes(memory[: self._fill(memory)])
         kind = compression_of(first)
-        layer = self._layer(first, memory)
+        check = LayerCheck(self._stated)
+        layer = self._layer(check, first, memory)
         plain = decompressed(layer, kind) if kind else layer
-        made = layer if kind == "gzip" else gzipped(plain)
-        before = b""
-        for piece in made:
-            self._cancel.check()
-            if before:
-                yield before
-            before = piece
+        before, size = b"", 0
+        try:
+            for piece in layer if kind == "gzip" else gzipped(plain):
+                self._cancel.check()
+                if before:
+                    yield before
+                before = piece
+                size += len(piece)
+        except LayerError:
+            raise
+        except ArchiveError as error:  # of what undoes the compression a second time
+            raise LayerError(f"the layer of image {self._stated.image_id}: {error}") from None
+        self.found = check.finish(self._cancel), size
         if before:
             yield before
 
-    def _layer(self, first: bytes, memory: memoryview) -> Iterator[bytes]:
+    def _layer(self, check: LayerCheck, first: bytes, memory: memoryview) -> Iterator[bytes]:
         """The bytes of the layer as they come."""
-        check = LayerCheck(self._stated)
         piece = first
         while piece:
             check.update(piece, self._cancel)
@@ -122,7 +123,6 @@ class LayerRelay:
             )
             yield piece
             piece = bytes(memory[: self._fill(memory)])
-        self.checked = check.finish(self._cancel)
 
     def _fill(self, memory: memoryview) -> int:
         """Raises what the registry says for good; it is no fault of who sends the layer on."""

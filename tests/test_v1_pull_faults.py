@@ -219,6 +219,18 @@ def test_of_hundreds_of_pulls_each_is_right_or_says_why(
     pull_under_faults(tmp_path_factory.mktemp("pull"), seed, ranges, gzipped, says, faults)
 
 
+def test_a_registry_that_asks_for_a_pause_is_left_alone_for_so_long(
+    caller: Caller, registry: V1Registry
+) -> None:
+    chain = small_chain(length=2)
+    images.push_chain(registry, "test/app", "1", chain)
+    registry.add_fault("status:code=429,retry-after=1,path=*/layer,times=1")
+    with make_store(caller.store.images.parent / "other", retry=RetryPolicy(first=0.0)) as store:
+        caller.store = store
+        check_image(store, caller.pull(f"{registry.host}/test/app:1"), chain)
+    assert any("tried again in 1.0 s" in text for text in caller.log)
+
+
 # a long chain
 
 

@@ -128,7 +128,11 @@ class _LayerOf(LayerSource):
     one: Described
 
     def open(self, offset: int, cancel: Cancellation, /) -> RemoteBlob:
-        return self.source.open_layer(self.one.layer, offset, cancel)
+        # Where the registry asks for a pause, the store waits, without a thread.
+        return self.source.open_layer(self.one.layer, offset, cancel, hasty=True)
+
+    def ready(self) -> float:
+        return self.source.ready()
 
 
 class _Pull(Pulled):

@@ -186,16 +186,33 @@ class V1Source:
         )
 
     def open_layer(
-        self, layer: StatedLayer, offset: int, cancel: Cancellation | None = None
+        self,
+        layer: StatedLayer,
+        offset: int,
+        cancel: Cancellation | None = None,
+        *,
+        hasty: bool = False,
     ) -> RemoteBlob:
         """The bytes of a layer, as `V1Client.open_layer` gives them."""
 
         def ask(registry: str, token: Sequence[str]) -> RemoteBlob:
             return self._client.open_layer(
-                layer.image_id, registry, token, offset, size=layer.size, cancel=cancel
+                layer.image_id,
+                registry,
+                token,
+                offset,
+                size=layer.size,
+                hasty=hasty,
+                cancel=cancel,
             )
 
         return self._ask(ask)
+
+    def ready(self) -> float:
+        """Seconds after which it is worth while to ask for a layer, 0 for now."""
+        with self._lock:
+            grant = self._granted
+        return min(map(self._client.ready, grant.endpoints), default=0.0) if grant else 0.0
 
     def _document(self, ask: Callable[[str, Sequence[str]], _T]) -> _T:
         """A document that is no good is a fault of its image, and of no other one."""

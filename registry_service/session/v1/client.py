@@ -187,16 +187,24 @@ class V1Client:
         offset: int = 0,
         *,
         size: int = -1,
+        hasty: bool = False,
         cancel: Cancellation | None = None,
     ) -> RemoteBlob:
         """The bytes of a layer, from ``offset`` on or from 0, as the result's own says; they are
         not verified. ``size`` is what `image_json` says of it: with that, a part is asked for in
-        a way that every registry understands.
+        a way that every registry understands. With ``hasty``, a server that asks for a pause is not
+        waited for: its answer is the error that is raised.
 
         Raises `DoesNotExistError`, and `RegistryHTTPError` with the status 416 where the layer
         has no byte there.
         """
-        return self._layers.open(image_id, registry, token, offset, size=size, cancel=cancel)
+        return self._layers.open(
+            image_id, registry, token, offset, size=size, hasty=hasty, cancel=cancel
+        )
+
+    def ready(self, registry: str) -> float:
+        """Seconds after which it is worth while to ask that registry for a layer, 0 for now."""
+        return self._sender.transport.ready(registry)
 
     def read_layer(
         self, image_id: str, registry: str, token: Sequence[str], size: int = -1

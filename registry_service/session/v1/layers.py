@@ -39,6 +39,7 @@ class Layers:
         offset: int = 0,
         *,
         size: int = -1,
+        hasty: bool = False,
         retries: int | None = None,
         cancel: Cancellation | None = None,
     ) -> RemoteBlob:
@@ -52,7 +53,13 @@ class Layers:
 
         def ask(headers: dict[str, str]) -> Response:
             return self._sender.send(
-                "GET", url, token=token, headers=headers, retries=retries, cancel=cancel
+                "GET",
+                url,
+                token=token,
+                headers=headers,
+                hasty=hasty,
+                retries=retries,
+                cancel=cancel,
             )
 
         # The original registry refuses to send less than two bytes.

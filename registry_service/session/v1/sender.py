@@ -46,6 +46,7 @@ class _Call:
     body: Body | bytes | None
     idempotent: bool | None
     patient: bool
+    hasty: bool
     retries: int | None
     whole: int
     resend: bool
@@ -104,12 +105,14 @@ class Sender:
         body: Body | bytes | None = None,
         idempotent: bool | None = None,
         patient: bool = False,
+        hasty: bool = False,
         retries: int | None = None,
         whole: int = 0,
         resend: bool = False,
         cancel: Cancellation | None = None,
     ) -> Response:
-        """The answer, whatever its status but 401. ``index``: it is asked as an index.
+        """The answer, whatever its status but 401. ``index``: it is asked as an index; ``hasty``:
+        a pause that the server asks for is its answer.
 
         Raises `LoginRequiredError` and what the transport raises.
         """
@@ -119,6 +122,7 @@ class Sender:
             body=body,
             idempotent=idempotent,
             patient=patient,
+            hasty=hasty,
             retries=self._tries(url, retries),
             whole=whole,
             resend=resend,
@@ -191,6 +195,7 @@ class Sender:
                 timeout=self._timeout,
                 idempotent=call.idempotent,
                 patient=call.patient,
+                hasty=call.hasty,
                 retries=call.retries,
                 redirects=False,
                 whole=call.whole,

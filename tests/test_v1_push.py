@@ -370,13 +370,17 @@ def test_who_may_not_push_is_told_so(registered: tuple[V1Index, V1Registry], ben
     assert registry.image_ids() == []
 
 
-def test_a_token_that_runs_out_on_the_way_is_asked_for_again(bench: Bench) -> None:
-    """However often: each image here takes longer than a token lasts."""
+@pytest.mark.parametrize("part", ["json", "layer", "checksum"])
+def test_a_token_that_runs_out_on_the_way_is_asked_for_again(bench: Bench, part: str) -> None:
+    """However often, and wherever: each image here takes longer than a token lasts."""
     now = [1000.0]
+    late: set[str] = set()
 
     def later(request: LoggedRequest) -> None:
-        if request.method == "PUT" and request.path.endswith("/checksum"):
-            now[0] += 100
+        if request.method == "PUT" and request.path.endswith(f"/{part}"):
+            if request.path not in late:
+                now[0] += 100
+            late.add(request.path)
 
     registry = V1Registry(role="registry", on_request=later, cookies=False)
     index = V1Index(
@@ -387,9 +391,11 @@ def test_a_token_that_runs_out_on_the_way_is_asked_for_again(bench: Bench) -> No
         keep(bench.state, name, IMAGE)
         bench.run("push", name, authConfig=ANNA)
         assert registry.tags("anna/app") == {"1": ids(IMAGE)[-1]}
-        assert len(puts(registry)) == len(set(puts(registry))) == 9
+        assert all(stored(registry, one).complete for one in ids(IMAGE))
         asked = [one for one in index.requests if one.path == "/v1/repositories/anna/app/"]
         assert len(asked) == 1 + len(ids(IMAGE))
+        layers = [one.path for one in registry.requests if one.path.endswith("/layer")]
+        assert len(layers) == len(ids(IMAGE)) * (1 + (part == "json"))  # refused before it was sent
 
 
 # what a registry answers

@@ -73,21 +73,30 @@ class _Grant:
     asked again where a token that was good runs out, as it may while large layers are sent."""
 
     def __init__(self, ask: Callable[[], RepositoryData]) -> None:
-        self._ask = ask
+        self._renewed = ask
         data = ask()
         self.endpoints = data.endpoints
         self._tokens = data.tokens
         self._good = False
 
-    def let(self, work: Callable[[Sequence[str]], _T]) -> _T:
+    def let(self, request: Callable[[Sequence[str]], _T]) -> _T:
         """Do it with the token."""
         try:
-            done = work(self._tokens)
+            done = request(self._tokens)
         except LoginRequiredError:
             if not self._good:
                 raise
-            self._tokens = self._ask().tokens
-            done = work(self._tokens)
+            self._tokens = self._renewed().tokens
+            done = request(self._tokens)
+        self._good = True
+        return done
+
+    def ask(self, request: Callable[[Sequence[str]], _T], *, reads: bool) -> _T:
+        """The same for a question. Of a token that is not known to read, an answer that does not
+        let it says nothing."""
+        if reads:
+            return self.let(request)
+        done = request(self._tokens)
         self._good = True
         return done
 
@@ -122,33 +131,32 @@ class Sending:
         tagged = False
         for registry in grant.endpoints:
             for one in chain:
-                grant.let(functools.partial(self._image, one, registry))
+                self._image(one, registry, grant)
                 if registry == grant.endpoints[-1]:
                     settled(one.image)
-            put = grant.let(functools.partial(self._tag, top, tag, registry))
-            tagged = put or tagged
+            tagged = self._tag(top, tag, registry, grant) or tagged
         confirmed = [self.sent[one.image.id] for one in chain if one.image.id in self.sent]
         self._client.put_index(repository, confirmed, True, grant.endpoints)
         self._observer.log("info", f"{self._reference} is the image {top} there")
         return tagged or bool(self.sent)
 
-    def _image(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
+    def _image(self, one: Outgoing, registry: str, grant: _Grant) -> None:
         """Send one image, unless it is there."""
         image_id = one.image.id
         self._cancel.check()
         if (registry, image_id) in self._seen.images:
             return
         with _TURNS.hold((registry, image_id), self._cancel):
-            self._bring(one, registry, token)
+            self._bring(one, registry, grant)
         self._seen.images.add((registry, image_id))
 
-    def _bring(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
+    def _bring(self, one: Outgoing, registry: str, grant: _Grant) -> None:
         image_id = one.image.id
         for tries_left in reversed(range(_TRIES)):
-            if self._is_there(image_id, registry, token):
+            if self._is_there(image_id, registry, grant):
                 return
             try:
-                self._send(one, registry, token)
+                self._send(one, registry, grant)
             except AlreadyExistsError:  # somebody else was faster
                 pass
             except (DigestMismatchError, LayerError) as error:  # of where it comes from
@@ -157,7 +165,7 @@ class Sending:
                 self._observer.log("warning", f"image {image_id} is sent again: {error}")
                 continue
             except RegistryHTTPError as error:
-                if error.http_status == 409 and self._is_there(image_id, registry, token):
+                if error.http_status == 409 and self._is_there(image_id, registry, grant):
                     return  # with the checksum
                 if not _is_mismatch(error):
                     raise
@@ -167,14 +175,16 @@ class Sending:
                 continue
             return
 
-    def _is_there(self, image_id: str, registry: str, token: Sequence[str]) -> bool:
+    def _is_there(self, image_id: str, registry: str, grant: _Grant) -> bool:
         """Whether the registry has the image, whole. One that is half pushed is answered with a
         400, and may be sent again. The original registry, behind an index, does not let a token
         that writes read: then it says whether it has the image when it gets the JSON."""
+        reads = registry in self._seen.reading
+        question = functools.partial(self._client.has_image, image_id, registry)
         try:
-            there = self._client.has_image(image_id, registry, token)
+            there = grant.ask(question, reads=reads)
         except LoginRequiredError:
-            if registry in self._seen.reading:  # then the token has run out
+            if reads:
                 raise
             return False
         except RegistryHTTPError as error:
@@ -185,26 +195,31 @@ class Sending:
         self._seen.reading.add(registry)
         return there
 
-    def _send(self, one: Outgoing, registry: str, token: Sequence[str]) -> None:
-        image = one.image
-        self._client.put_json(ImgData(id=image.id), image.raw, registry, token)
-        sums = self._client.put_layer(image.id, one.open, registry, token, image.raw)
+    def _send(self, one: Outgoing, registry: str, grant: _Grant) -> None:
+        image, client = one.image, self._client
+        found = ImgData(id=image.id)
+        grant.let(functools.partial(client.put_json, found, image.raw, registry))
+        sums = grant.let(
+            lambda token: client.put_layer(image.id, one.open, registry, token, image.raw)
+        )
         found = ImgData(id=image.id, checksum=sums.checksum, checksum_payload=sums.checksum_payload)
-        self._client.put_checksum(found, registry, token)
+        grant.let(functools.partial(client.put_checksum, found, registry))
         self.sent[image.id] = found
 
-    def _tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
+    def _tag(self, image_id: str, tag: str, registry: str, grant: _Grant) -> bool:
         """Whether the tag had to be put."""
         self._cancel.check()
-        if registry in self._seen.reading and self._has_tag(image_id, tag, registry, token):
+        if registry in self._seen.reading and self._has_tag(image_id, tag, registry, grant):
             return False
-        self._client.put_tag(self._reference.repository, image_id, tag, registry, token)
+        repository = self._reference.repository
+        grant.let(functools.partial(self._client.put_tag, repository, image_id, tag, registry))
         return True
 
-    def _has_tag(self, image_id: str, tag: str, registry: str, token: Sequence[str]) -> bool:
+    def _has_tag(self, image_id: str, tag: str, registry: str, grant: _Grant) -> bool:
         """Whether the tag is that of the image. Where it cannot be told, it is put."""
+        repository = self._reference.repository
         try:
-            tags = self._client.remote_tags([registry], self._reference.repository, token)
+            tags = grant.let(functools.partial(self._client.remote_tags, [registry], repository))
         except DoesNotExistError:
             return False
         except (CancelledError, LoginRequiredError):

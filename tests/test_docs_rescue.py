@@ -115,18 +115,18 @@ def test_the_page_s_commands_do_what_it_says(tmp_path: Path, safe: V1Registry) -
     ):
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environ = {**daemon.environ, "PATH": path, "ENGINE_CONNECT": daemon.endpoint}
-        old, disk = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        old = f"127.0.0.1:{free_port()}"
         names = {
             "old.example:5000": old,
             "new.example:5001": new,
             "safe.example:5443": safe.host,
-            "127.0.0.1:5000": disk,
+            "127.0.0.1:5000": old,
             "/srv/registry": str(tmp_path / "disk"),
         }
         shell = Shell(work, names, environ)
         of_disk, of_old, *commands = COMMANDS
         with shell.serving(of_disk):
-            assert shell.run(f"enginectl tags {disk}/team/app").split()[-1] == "0.9"
+            assert shell.run(f"enginectl tags {old}/team/app").split()[-1] == "0.9"
         with shell.serving(of_old):
             said = {command: shell.run(command) for command in commands}
 

@@ -90,6 +90,34 @@ def test_120_layers_interrupted_at_random_and_completed(
     bench.engine.shutdown(grace=0)
 
 
+@pytest.mark.parametrize("target", ["v2", "v1"])
+def test_a_daemon_that_is_killed_leaves_the_rest_to_the_next(tmp_path: Path, target: str) -> None:
+    chain = random_chain(16, length=20, file_size=20_000)
+    with V1Registry() as old, Registry() as new, V1Registry() as other:
+        push_chain(old, NAME, "1.0", chain)
+        where = new.host if target == "v2" else other.host
+        names = (f"{old.host}/{NAME}:1.0", f"{where}/moved:1.0")
+        hold = old.hold(path=f"{chain.images[12].id}/layer")
+        with running_daemon(tmp_path / "state") as daemon:
+            with daemon.start_ctl("copy", *names) as client:
+                assert hold.entered.wait(30)
+                daemon.process.kill()
+                _, stderr = client.communicate(timeout=30)
+                assert client.returncode == 75, stderr
+            daemon.process.wait(30)
+        hold.release()
+        assert new.tags("moved") == [] and other.tags("moved") == {}
+        with running_daemon(tmp_path / "state") as daemon:
+            rows = daemon.ctl_json("copy", *names)
+            assert {row["state"] for row in rows} == {"copied", "exists"}
+        if target == "v2":
+            assert_whole(new, "moved", "1.0", chain)
+        else:
+            assert other.tags("moved") == {"1.0": chain.id}
+        asked = [one.path for one in old.requests if one.path.endswith("/layer")]
+        assert len(asked) < 40  # what had arrived was not fetched again
+
+
 def test_two_copies_of_the_same_at_once_are_both_whole(tmp_path: Path) -> None:
     chain = random_chain(13, length=20, file_size=20_000)
     bench = Bench(tmp_path / "state", retries=2, retry_wait_max=0.02)

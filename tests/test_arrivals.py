@@ -358,6 +358,22 @@ def test_closing_the_store_ends_every_wait(tmp_path: Path) -> None:
         assert source.offsets == [4000]
 
 
+@pytest.mark.parametrize("data", [tgz_of(28), tar_of(28)], ids=["as it came", "compressed here"])
+def test_where_it_cannot_be_pinned_it_is_not_there_and_need_not_come_again(
+    store: Store, data: bytes
+) -> None:
+    def pin(digest: Digest) -> None:
+        raise StoreError("the operation is over")
+
+    with pytest.raises(StoreError, match="is over"):
+        receive(store, stated(data), LayerOf(data), pin=pin).wait()
+    assert leftovers(store) == [arriving_name(HOST, stated(data))]
+    source = LayerOf(b"")
+    assert receive(store, stated(data), source).wait().outcome == "fetched"
+    assert source.offsets == []
+    assert names(store.scratch) == ["layers"]
+
+
 def test_what_comes_is_pinned_before_it_is_there(store: Store) -> None:
     data = tgz_of(21)
     seen = []

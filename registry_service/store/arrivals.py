@@ -48,7 +48,8 @@ __all__ = ["Arrival", "Arrivals", "Arrived", "LayerSource"]
 _FIRST_POLL: Final = 0.005  # seconds between two looks at a layer that another one brings
 _MOST_POLL: Final = 0.1
 _MANY_POLLS: Final = 20  # about a second
-_STALLED: Final = 600.0  # seconds after which another process counts as one that hangs
+# Seconds after which another process counts as one that hangs. It may wait for a thread of its own.
+_STALLED: Final = 1800.0
 _LONGEST: Final = 30.0  # seconds between two steps, in which the file shows no sign of life
 _WORTH_TELLING: Final = 1.0
 _REPORT_EVERY: Final = 0.1

@@ -94,6 +94,12 @@ class Arriving(PartialFile):
         finally:
             self.close()
 
+    def _shut(self) -> None:
+        packed, self._packed = self._packed, ""
+        if packed:  # it did not come to `commit`
+            _remove(packed)
+        super()._shut()
+
     def beat(self) -> None:
         """Show who waits for this file that it is being worked at."""
         now = time.monotonic()

@@ -19,7 +19,7 @@ from support_v1_push import Answering, Made, keep, made_image, puts, rich_archiv
 from engine import Status
 from registry_service.digest import Digest
 from registry_service.media import OCI_INDEX, OCI_MANIFEST
-from registry_service.testing import LoggedRequest
+from registry_service.testing import LoggedRequest, Registry
 from registry_service.testing.exchange import Exchange
 from registry_service.testing.images import random_image
 from registry_service.testing.message import Response
@@ -199,11 +199,16 @@ def test_a_second_push_sends_nothing(registry: V1Registry, bench: Bench) -> None
 def test_what_was_sent_is_not_fetched_to_find_out_what_it_is(
     registry: V1Registry, bench: Bench
 ) -> None:
-    """Neither by a pull nor by a copy, as long as the registry says the same of it."""
+    """By a pull, or a copy to where it is, as long as the registry says the same of it."""
     name = f"{registry.host}/test/app:1"
     keep(bench.state, name, IMAGE)
     bench.run("push", name)
     registry.clear_requests()
+    with Registry() as v2:
+        keep(bench.state, f"{v2.host}/test/app:2", IMAGE)
+        bench.run("push", f"{v2.host}/test/app:2")
+        rows = bench.run("copy", name, f"{v2.host}/test/app:1")
+        assert states(rows)[:2] == ["exists", "exists"]
     rows = bench.run("pull", name, platform="all")
     assert states(rows)[:2] == ["exists", "exists"]
     assert not [one for one in registry.requests if one.path.endswith("/layer")]

@@ -171,6 +171,8 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image(made: Mapping[str, Any], parent: str, step: _Step) -> V1Image:
+    """The image. Its id is the sha256 of its JSON without the id, its parent's in it, and with the
+    diff id as ``layer_id`` after the rest."""
     value = dict(made)
     if parent:
         value["parent"] = parent

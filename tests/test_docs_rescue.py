@@ -16,7 +16,7 @@ import trustme
 from support_daemon import running_daemon
 from support_real import docker_registry, free_port, skopeo
 from support_service import Bench
-from test_v1_copy import (
+from support_v1_copy import (
     NAME,
     another_s_json,
     cut_off,

@@ -1,16 +1,12 @@
-"""Copy from a V1 registry to one of V2, with what goes wrong on the way."""
+"""Copy from a V1 registry to one of V2: what arrives."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import json
 import lzma
-import random
-import tarfile
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,23 +14,29 @@ from typing import Any
 import pytest
 from support_real import docker_registry, skopeo
 from support_service import Bench
+from support_v1_copy import (
+    CHAIN,
+    LARGE,
+    NAME,
+    assert_whole,
+    copied,
+    kept,
+    noise,
+    put,
+    states,
+)
 
 from engine import Status
 from registry_service.digest import Digest
 from registry_service.testing import Registry
 from registry_service.testing.v1 import V1Registry
 from registry_service.testing.v1.images import (
-    Chain,
     empty_layer,
     push_chain,
     random_archive,
     random_chain,
     random_id,
 )
-
-NAME = "test/app"
-CHAIN = random_chain(1, length=3, file_size=60_000)
-LARGE = 5 * 1024 * 1024  # more than what is looked at before it is sent
 
 
 @pytest.fixture
@@ -55,73 +57,6 @@ def old() -> Iterator[V1Registry]:
 def new() -> Iterator[Registry]:
     with Registry() as made:
         yield made
-
-
-def put(
-    registry: V1Registry,
-    layers: list[bytes],
-    tag: str = "1.0",
-    *,
-    more: list[dict[str, Any]] | None = None,
-    checksums: list[str] | None = None,
-) -> list[str]:
-    """An image with these layers, the lowest first, as another tool might have made it."""
-    ids: list[str] = []
-    for number, layer in enumerate(layers):
-        image_id = random_id(f"{tag} {number} {Digest.of(layer)}")
-        value: dict[str, Any] = {"id": image_id, "created": "2014-01-01T00:00:00Z"}
-        if ids:
-            value["parent"] = ids[-1]
-        value.update((more or [{}] * len(layers))[number])
-        registry.put_image(value, layer, checksums=checksums)
-        ids.append(image_id)
-    registry.put_tag(NAME, tag, ids[-1])
-    return ids
-
-
-def noise(size: int) -> bytes:
-    """A tar archive with one file that cannot be compressed."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        info = tarfile.TarInfo("noise")
-        info.size = size
-        tar.addfile(info, io.BytesIO(random.Random(size).randbytes(size)))
-    return file.getvalue()
-
-
-def copied(new: Registry, repository: str, tag: str) -> tuple[dict[str, Any], list[bytes]]:
-    """The configuration of an image, and its layers uncompressed; each is what its digest says."""
-    found = new.manifest(repository, tag)
-    assert found is not None
-    manifest = json.loads(found.raw)
-    blobs = []
-    for one in (manifest["config"], *manifest["layers"]):
-        data = new.blob(repository, one["digest"])
-        assert data is not None
-        assert (str(Digest.of(data)), len(data)) == (one["digest"], one["size"])
-        blobs.append(data)
-    assert {one["mediaType"] for one in manifest["layers"]} <= {
-        "application/vnd.oci.image.layer.v1.tar+gzip"
-    }
-    return json.loads(blobs[0]), [gzip.decompress(one) for one in blobs[1:]]
-
-
-def assert_whole(new: Registry, repository: str, tag: str, chain: Chain = CHAIN) -> None:
-    config, layers = copied(new, repository, tag)
-    assert layers == [one.archive for one in chain.images]
-    assert config["rootfs"]["diff_ids"] == [str(Digest.of(one.archive)) for one in chain.images]
-    assert config["config"] == chain.images[-1].json["config"]
-    assert len(config["history"]) == len(chain.images)
-
-
-def states(rows: list[dict[str, Any]]) -> set[str]:
-    return {row["state"] for row in rows}
-
-
-def kept(bench: Bench) -> list[str]:
-    """What the engine has on disk of content."""
-    found = [one for one in (bench.state / "images").rglob("*") if one.is_file()]
-    return [str(one) for one in found if "blobs" in one.parts or ".partial" in one.name]
 
 
 # what arrives
@@ -348,179 +283,3 @@ def test_what_is_asked_of_the_image_is_looked_at_first(
     _, message = bench.fail("copy", f"{old.host}/test/none:1", f"{new.host}/no")
     assert "does not exist" in message
     assert new.tags("no") == []
-
-
-# what goes wrong
-
-
-LAYER_FAULTS = [
-    "drop:after=20000,path=/layer,times=2",
-    "drop:after=0,path=/layer,times=2,reset=yes",
-    "drop:after=0,path=/ancestry,times=2",
-    "status:code=503,path=/layer,times=2",
-    "status:code=500,path=/json,times=2",
-    "corrupt:offset=20000,path=/layer,times=1",
-    "short:after=20000,path=/layer,times=2",
-    "lost-answer:path=/tags,times=2",
-]
-
-
-@pytest.mark.parametrize("fault", LAYER_FAULTS)
-@pytest.mark.parametrize("ranges", ["exact", "original", "none"])
-def test_faults_of_the_source_are_survived(
-    bench: Bench, new: Registry, fault: str, ranges: Any
-) -> None:
-    with V1Registry(ranges=ranges) as old:
-        push_chain(old, NAME, "1.0", CHAIN)
-        old.add_fault(fault)
-        bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
-    assert_whole(new, "moved", "1.0")
-    assert new.open_uploads == 0
-    assert kept(bench) == []
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "drop:after=20000,path=/blobs/uploads/,method=PATCH,times=2",
-        "drop:after=0,path=/blobs/uploads/,method=POST,times=2",
-        "drop:after=10000,path=/blobs/uploads/,method=PUT,times=2",
-        "lost-answer:path=/blobs/uploads/,method=PATCH,times=2",
-        "lost-answer:path=/blobs/uploads/,method=PUT,times=1",
-        "status:code=503,path=/blobs/uploads/,times=2",
-        "status:code=404,path=/blobs/uploads/,method=PATCH,times=1",
-        "status:code=405,path=/blobs/uploads/,method=PATCH",
-        "status:code=500,path=/manifests/,method=PUT,times=2",
-        "corrupt:offset=4000,path=/blobs/uploads/,method=PUT,times=1",
-    ],
-)
-@pytest.mark.parametrize("size", [60_000, LARGE])
-def test_faults_of_the_target_are_survived(
-    bench: Bench, old: V1Registry, new: Registry, fault: str, size: int
-) -> None:
-    layers = [random_archive(1), noise(size)]
-    put(old, layers)
-    new.add_fault(fault)
-    bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
-    assert copied(new, "moved", "1.0")[1] == layers
-    assert new.open_uploads == 0
-
-
-def wrong_sum(old: V1Registry) -> None:
-    put(old, [random_archive(1)], checksums=[f"sha256:{'0' * 64}"])
-
-
-def no_tar(old: V1Registry) -> None:
-    put(old, [random_archive(1), gzip.compress(b"text" * 1000)])
-
-
-def cut_off(old: V1Registry) -> None:
-    put(old, [gzip.compress(random_archive(1))[:-20]])
-
-
-def cut_off_otherwise(old: V1Registry) -> None:
-    put(old, [bz2.compress(random_archive(1))[:-20]])
-
-
-def hole(old: V1Registry) -> None:
-    ids = put(old, [random_archive(1), random_archive(2), random_archive(3)])
-    old.put_image({"id": ids[2], "parent": ids[1]}, random_archive(3), ancestry=[ids[2], ids[0]])
-
-
-def loop(old: V1Registry) -> None:
-    ids = put(old, [random_archive(1), random_archive(2)])
-    old.put_image(
-        {"id": ids[1], "parent": ids[0]}, random_archive(2), ancestry=[ids[1], ids[0], ids[1]]
-    )
-
-
-def another_s_json(old: V1Registry) -> None:
-    ids = put(old, [random_archive(1)])
-    old.put_image({"id": random_id("other")}, random_archive(1), image_id=ids[0])
-
-
-def no_layer(old: V1Registry) -> None:
-    ids = put(old, [random_archive(1)])
-    old.put_image({"id": ids[0]}, None)
-
-
-@pytest.mark.parametrize(
-    ("broken", "words"),
-    [
-        (wrong_sum, "the registry says that it is"),
-        (no_tar, "the layer of image"),
-        (cut_off, "the gzip stream is cut off"),
-        (cut_off_otherwise, "the bzip2 stream is cut off"),
-        (hole, "is not in its ancestry"),
-        (loop, "more than once"),
-        (another_s_json, "its JSON is that of"),
-        (no_layer, "layer of the image"),
-    ],
-)
-def test_a_broken_image_is_a_clear_error_and_nothing_is_named(
-    tmp_path: Path,
-    old: V1Registry,
-    new: Registry,
-    broken: Callable[[V1Registry], None],
-    words: str,
-) -> None:
-    bench = Bench(tmp_path / "state", retries=1, retry_wait_max=0.01)
-    broken(old)
-    job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
-    assert job.run() is Status.ERROR
-    assert job.end is not None and words in job.end.message
-    assert job.end.code in ("digest-mismatch", "does-not-exist", "layer", "manifest")
-    assert new.tags("moved") == []
-    assert new.open_uploads == 0
-    assert kept(bench) == []
-    bench.engine.shutdown(grace=0)
-
-
-@pytest.mark.parametrize("side", ["source", "target"])
-def test_a_cancel_ends_it_whatever_it_waits_for(
-    bench: Bench, old: V1Registry, new: Registry, side: str
-) -> None:
-    put(old, [noise(2 * LARGE)])
-    if side == "source":
-        hold = old.hold(path="/layer", method="GET", after=LARGE)
-    else:
-        hold = new.hold(path="/blobs/uploads/", method="PATCH")
-    job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
-    thread = threading.Thread(target=job.run)
-    thread.start()
-    assert hold.entered.wait(30)
-    job.cancel()
-    thread.join(30)
-    assert not thread.is_alive()
-    assert job.status is Status.CANCELLED
-    hold.release()
-    assert new.tags("moved") == []
-    assert kept(bench) == []
-
-
-def test_large_layers_are_never_held_whole(bench: Bench, old: V1Registry, tmp_path: Path) -> None:
-    size = 48 * 1024 * 1024
-    image_id = random_id("large")
-    old.put_synthetic({"id": image_id}, size)
-    old.put_tag(NAME, "1.0", image_id)
-    with Registry(tmp_path / "target") as new:
-        job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1")
-        tracemalloc.start()
-        try:
-            assert job.run() is Status.OK, job.stderr.text()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert peak < size / 2
-
-
-def test_each_side_gets_its_own_credentials(bench: Bench) -> None:
-    with (
-        V1Registry(users={"ann": "of the source"}) as old,
-        Registry(users={"bob": "of the target"}) as new,
-    ):
-        push_chain(old, NAME, "1", CHAIN)
-        names = (f"{old.host}/{NAME}:1", f"{new.host}/moved:1")
-        theirs = {"username": "bob", "password": "of the target"}
-        _, message = bench.fail("copy", *names, targetAuthConfig=theirs)
-        assert f"{old.host} asks for a login" in message

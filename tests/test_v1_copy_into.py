@@ -15,7 +15,7 @@ from support_manifests import layer as old_layer
 from support_real import docker_registry, skopeo
 from support_referrers import put_artifact
 from support_service import Bench
-from test_v1_copy import copied, kept, noise, put, states
+from support_v1_copy import copied, kept, noise, put, states
 
 from engine import Status
 from registry_service.digest import Digest

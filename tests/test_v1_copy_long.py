@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support_daemon import running_daemon
 from support_service import Bench
-from test_v1_copy import assert_whole, states
+from support_v1_copy import assert_whole, states
 
 from engine import Status
 from registry_service.testing import Registry

@@ -142,11 +142,31 @@ def test_the_public_registry_is_searched_at_its_index() -> None:
     assert server.paths() == ["/v1/search?q=alpine&n=100&page=1"]
 
 
-def test_a_server_that_turns_the_same_page_out_for_ever_is_left(transport: Transport) -> None:
-    body = {"num_pages": 10**9, "num_results": 10**9, "results": []}
+@pytest.mark.parametrize("version", list(APIVersion))
+@pytest.mark.parametrize(("names", "pages"), [([], 1), (["a", "b", "a"], 2)])
+def test_a_server_that_turns_the_same_page_out_for_ever_is_left(
+    transport: Transport, version: APIVersion, names: list[str], pages: int
+) -> None:
+    results = [result(name) for name in names]
+    body = {"num_pages": 10**9, "num_results": 10**9, "results": results}
     with scripted(lambda request: request.answer(body=body)) as server:
-        assert list(client(transport, server.host).search("x")) == []
-    assert len(server.requests) == 1
+        found = [one.name for one in client(transport, server.host, version).search("x")]
+    assert found == sorted(set(names))
+    assert len(server.requests) == pages
+
+
+def test_pages_that_never_end_are_an_error(transport: Transport) -> None:
+    def handler(request: Request) -> None:
+        page = int(request.path.rpartition("=")[2])
+        results = [result(f"{page}/{number}") for number in range(20_000)]
+        request.answer(body={"num_pages": 10**9, "num_results": 10**9, "results": results})
+
+    with (
+        scripted(handler) as server,
+        pytest.raises(ProtocolError, match="more than 100000 results"),
+    ):
+        list(client(transport, server.host, APIVersion.V1).search("x"))
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ __all__ = ["SearchClient", "SearchResult", "SearchResults"]
 
 _PAGE: Final = 100  # the most that the public index gives on a page
 _LIMIT: Final = 16 * 1024 * 1024
+_MOST: Final = 100_000  # results of one search
 _MOST_STARS: Final = 2**63 - 1
 _ABSENT: Final = frozenset({404, 405, 501})
 _NO_SEARCH: Final = _ABSENT | {400, 403, 410}
@@ -161,14 +162,23 @@ class SearchClient:
                 return
 
     def _all(self, term: str, size: int, first: SearchResults) -> Iterator[SearchResult]:
+        """What all pages have, each name once, up to a page that brings nothing new. Raises
+        `ProtocolError` for pages that have no end."""
         page: SearchResults | None = first
         number = 1
         seen = 0
-        while page is not None and page.results:
-            yield from page.results
+        known: set[str] = set()
+        while page is not None:
+            new = {one.name: one for one in page.results if one.name not in known}
+            yield from new.values()
+            known.update(new)
             seen += len(page.results)
-            if number >= page.num_pages or seen >= page.num_results:
+            if not new or number >= page.num_pages or seen >= page.num_results:
                 return
+            if len(known) > _MOST:
+                raise ProtocolError(
+                    f"{self.endpoint.host}: the search has more than {_MOST} results"
+                )
             number += 1
             page = self._page(term, size, number)
 

@@ -47,7 +47,9 @@ def answered(raw: bytes = b"", url: str = "https://index.example/v1/", **fields:
         return lists.get(name.replace("-", "_"), [])
 
     headers = {name.replace("_", "-"): value[0] for name, value in lists.items() if value}
-    answer = SimpleNamespace(url=url, headers=headers, header_values=values, read=lambda limit: raw)
+    answer = SimpleNamespace(
+        url=url, headers=headers, header_values=values, read=lambda limit: raw, hide=str
+    )
     return cast(Response, answer)
 
 

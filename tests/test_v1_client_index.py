@@ -37,7 +37,9 @@ from registry_service.v1.values import ImgData
 
 def said_by(host: str, *fields: str) -> Response:
     """An answer with these endpoints, of which nothing else is asked."""
-    answer = SimpleNamespace(url=f"https://{host}/v1/", header_values=lambda name: list(fields))
+    answer = SimpleNamespace(
+        url=f"https://{host}/v1/", header_values=lambda name: list(fields), hide=str
+    )
     return cast(Response, answer)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -11,16 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Request, scripted
+from support_v1_client import IDS, client, v1
 
 from registry_service.auth import Authenticator
 from registry_service.credentials import AuthConfig
 from registry_service.endpoint import Endpoint
 from registry_service.errors import RegistryError
+from registry_service.headers import HTTPRequestFactory
 from registry_service.observe import Observer
 from registry_service.session.v2 import V2Client
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Transport
 from registry_service.transport.veil import Veil
+from registry_service.v1.values import ImgData
 
 V2 = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PASSWORD, TOKEN, META = "pl4nted-passw0rd", "pl4nted-t0ken", "pl4nted-m3ta"
@@ -112,6 +115,79 @@ def test_a_token_server_that_says_back_what_it_was_told(
     if auth.identity_token:
         assert IDENTITY not in shown
     assert "***" in shown or "bad" not in shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "%s",
+        '{"id": "%s"}',
+        '["%s"]',
+        '{"%s": "x"}',
+        '{"1.0": "%s"}',
+        '[{"id": "%s"}]',
+    ],
+)
+@pytest.mark.parametrize("secret", [META, TOKEN])
+def test_a_v1_registry_whose_documents_say_back_what_it_was_told(body: str, secret: str) -> None:
+    def handler(request: Request) -> None:
+        request.answer(body=body % secret, headers={"X-Docker-Endpoints": f"{META}/no"})
+
+    assert not told_of_v1(handler, secret)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"%b\r\n\r\n",
+        b"HTTP/1.1 %b\r\n\r\n",
+        b"HTTP/1.1 400 %b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n%b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Docker-Endpoints: %b\r\n\r\n[]",
+        b"HTTP/1.1 307 Away\r\nLocation: ftp://%b/\r\n\r\n",
+        b"HTTP/1.1 307 Away\r\nLocation: http://[%b]/\r\n\r\n",
+    ],
+)
+def test_a_v1_registry_whose_answers_say_back_what_it_was_told(raw: bytes) -> None:
+    def handler(request: Request) -> None:
+        request.wfile.write(raw % META.encode())
+        request.drop()
+
+    assert not told_of_v1(handler, META)
+
+
+def told_of_v1(handler: Callable[[Request], None], secret: str) -> list[str]:
+    """Those errors and remarks that show the secret."""
+    lines: list[str] = []
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        lines.append(f"{level} {text} {fields}")
+
+    factory = HTTPRequestFactory({"X-Meta-Key": [META]})
+    with (
+        scripted(handler) as server,
+        client(server.url, factory=factory, observer=Observer(log=log)) as made,
+    ):
+        where, token, image = v1(server), (TOKEN,), IDS[0]
+        verbs: list[Callable[[], object]] = [
+            lambda: made.remote_tags([where], "app", token),
+            lambda: made.ancestry(image, where, token),
+            lambda: made.image_json(image, where, token),
+            lambda: made.open_layer(image, where, token).close(),
+            lambda: made.put_json(ImgData(id=image), b"{}", where, token),
+        ]
+        if secret == META:  # the token is not the index's to know
+            verbs.append(lambda: made.repository_data("app"))
+        for verb in verbs:
+            try:
+                verb()
+            except RegistryError as error:
+                lines.append(str(error))
+    assert lines
+    return [line for line in lines if secret in line]
 
 
 @given(

@@ -60,6 +60,10 @@ class _Request:
     total: float | None
     whole: int
 
+    @property
+    def veil(self) -> Veil:
+        return Veil(headers=self.headers, form=self.form)
+
 
 class Transport:
     """Sends requests for all the jobs of a process; thread-safe.
@@ -208,7 +212,7 @@ class Transport:
             if following is None:
                 return response
             response.close()
-            observer.log("debug", f"redirected to {show_url(following.url)}")
+            observer.log("debug", response.hide(f"redirected to {show_url(following.url)}"))
             request = following
         raise ProtocolError(f"{method} {show_url(url)}: more than {_REDIRECTS} redirects")
 
@@ -322,7 +326,7 @@ class Transport:
                 method=request.method,
                 url=request.url,
                 exchange=exchange,
-                veil=Veil(headers=request.headers, form=request.form),
+                veil=request.veil,
             )
             if request.whole and response.status == 200:
                 response.load(request.whole)
@@ -360,7 +364,8 @@ class Transport:
                 "one of its headers is malformed"
             ) from error
         except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError) as error:
-            failure = translate(error, exchange, request.method, request.url)
+            hide = request.veil.hide
+            failure = translate(error, exchange, request.method, request.url, hide)
             raise failure from error
         finally:
             if blocks is not None:
@@ -404,6 +409,7 @@ def _redirected(
         location,
         f"{request.method} {show_url(request.url)}: a redirect",
         may_be_insecure=may_be_insecure,
+        hide=response.hide,
     )
     method, body = request.method, request.body
     if response.status == 303 and method != "HEAD":

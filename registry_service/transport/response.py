@@ -86,7 +86,7 @@ class Response:
                 self.close()
                 raise ProtocolError(
                     f"{method} {show_url(url)}: the body has the Content-Encoding "
-                    f"{encoding!r}, which was not asked for and cannot be undone"
+                    f"{self.hide(encoding)!r}, which was not asked for and cannot be undone"
                 )
         if bodyless or self.length == 0:
             self._drain()
@@ -129,7 +129,7 @@ class Response:
         try:
             count = self._read(buffer)
         except _FAILURES as error:
-            failure = translate(error, self._exchange, self.method, self.url)
+            failure = translate(error, self._exchange, self.method, self.url, self.hide)
             self.close()
             raise failure from error
         self.count += count
@@ -260,8 +260,11 @@ class Response:
         self._raw.release_conn()
 
 
-def translate(error: Exception, exchange: Exchange, method: str, url: str) -> RegistryError:
-    """Our own error for one of urllib3, http.client or the system."""
+def translate(
+    error: Exception, exchange: Exchange, method: str, url: str, hide: Callable[[str], str]
+) -> RegistryError:
+    """Our own error for one of urllib3, http.client or the system. ``hide`` takes secrets out of
+    what the server sent."""
     try:
         exchange.check()
     except RegistryError as stopped:
@@ -285,10 +288,10 @@ def translate(error: Exception, exchange: Exchange, method: str, url: str) -> Re
         if isinstance(inner, http.client.HTTPException) and not isinstance(
             inner, (http.client.RemoteDisconnected, http.client.IncompleteRead)
         ):
-            return ProtocolError(f"{what}: what came back is not HTTP ({_words(inner)})")
+            return ProtocolError(f"{what}: what came back is not HTTP ({_words(inner, hide)})")
         if isinstance(inner, (urllib3.exceptions.DecodeError, ValueError)):
-            return ProtocolError(f"{what}: the body cannot be decoded ({_words(inner)})")
-    return ConnectionBrokenError(f"{what}: the connection was lost ({_words(chain[-1])})")
+            return ProtocolError(f"{what}: the body cannot be decoded ({_words(inner, hide)})")
+    return ConnectionBrokenError(f"{what}: the connection was lost ({_words(chain[-1], hide)})")
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -305,10 +308,10 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, hide: Callable[[str], str]) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)[:_SHOWN] or type(error).__name__
+    return hide(str(error))[:_SHOWN] or type(error).__name__
 
 
 def _content_length(raw: urllib3.HTTPResponse) -> int | None:

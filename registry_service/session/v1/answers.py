@@ -132,4 +132,6 @@ def _document(raw: bytes, response: Response) -> Any:
 
 
 def _wrong(response: Response, what: str) -> ProtocolError:
-    return ProtocolError(f"{show_url(response.url)}: the answer cannot be used: {what}")
+    return ProtocolError(
+        f"{show_url(response.url)}: the answer cannot be used: {response.hide(what)}"
+    )

@@ -79,7 +79,9 @@ def endpoints_of(
     """
     fields = response.header_values("X-Docker-Endpoints")
     named = [one.strip() for field in fields for one in field.split(",")]
-    found = dict.fromkeys(_endpoint(one, home, may_be_insecure) for one in named if one)
+    found = dict.fromkeys(
+        _endpoint(one, home, may_be_insecure, response.hide) for one in named if one
+    )
     if len(found) > _MOST_ENDPOINTS:
         raise ProtocolError(
             f"{show_url(response.url)}: the index names {len(found)} registries; "
@@ -88,11 +90,17 @@ def endpoints_of(
     return tuple(found)
 
 
-def _endpoint(text: str, home: str, may_be_insecure: Callable[[str, int | None], bool]) -> str:
+def _endpoint(
+    text: str,
+    home: str,
+    may_be_insecure: Callable[[str, int | None], bool],
+    hide: Callable[[str], str],
+) -> str:
     scheme, own, _ = origin(home)
     stated, found, rest = text.partition("://")
     where = rest.removesuffix("/").removesuffix("/v1") if found else text
-    what = f"the index {urlsplit(home).netloc} names {show_url(text)[:200]!r} as a registry"
+    shown = hide(show_url(text))[:200]
+    what = f"the index {urlsplit(home).netloc} names {shown!r} as a registry"
     try:
         host, port = split_host_port(where)
         url = f"{scheme}://{join_host_port(host, port)}/v1/"

@@ -172,7 +172,8 @@ class Sender:
             if following is None:
                 return response
             response.close()
-            self.observer.log("debug", f"redirected to {show_url(following.request.url)}")
+            shown = response.hide(show_url(following.request.url))
+            self.observer.log("debug", f"redirected to {shown}")
             call = following
         raise ProtocolError(
             f"{call.request.method} {show_url(call.request.url)}: more than {_REDIRECTS} redirects"
@@ -231,6 +232,7 @@ class Sender:
             location,
             f"{request.method} {show_url(request.url)}: a redirect",
             may_be_insecure=self.transport.settings.may_be_insecure,
+            hide=response.hide,
         )
         method = request.method
         if response.status == 303 and method != "HEAD" and not call.resend:

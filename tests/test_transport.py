@@ -183,6 +183,20 @@ def test_the_target_of_a_url_arrives_as_it_is(transport: Transport) -> None:
     assert server.paths() == [target.replace("%3d", "%3D"), "/?n=1"]
 
 
+def test_a_redirect_that_is_refused_is_over() -> None:
+    """Its connection, and its place among those that its host allows at once, are free again."""
+    rules = HostRules(limits=HostLimits(concurrent=1))
+    settings = RegistrySettings(retries=0, hosts=HostTable(default=rules))
+
+    def handler(request: Request) -> None:
+        request.answer(302, b"a body", {"Location": "ftp://elsewhere/"})
+
+    with scripted(handler) as server, Transport(settings) as transport:
+        for _ in range(3):
+            with pytest.raises(ProtocolError, match="no http or https URL"):
+                transport.request("GET", server.url)
+
+
 def test_read_has_a_limit(transport: Transport) -> None:
     with scripted(lambda request: request.answer(body=b"a" * 1001)) as server:
         with pytest.raises(ProtocolError, match="more than the 1000 bytes"):

@@ -29,6 +29,7 @@ from registry_service.errors import (
     UnreachableRegistryError,
 )
 from registry_service.headers import HTTPRequestFactory
+from registry_service.hostrules import HostLimits, HostRules, HostTable
 from registry_service.settings import RegistrySettings
 
 
@@ -188,6 +189,21 @@ def test_a_redirect_within_the_origin_takes_all_along() -> None:
     sent = headers_of(server, "/elsewhere")[0]
     assert sent["Authorization"] == f"Token {TOKEN[0]}"
     assert sent["Cookie"] == "a=b"
+
+
+def test_a_redirect_that_is_refused_is_over() -> None:
+    """Its connection, and its place among those that its host allows at once, are free again."""
+    rules = HostRules(limits=HostLimits(concurrent=1))
+    settings = RegistrySettings(retries=0, hosts=HostTable(default=rules))
+    away = (302, b"a body", {"Location": "ftp://elsewhere/"})
+    with (
+        serving({LAYER_PATH: away, TAGS: {}}) as server,
+        client(server.url, settings=settings) as made,
+    ):
+        for _ in range(3):
+            with pytest.raises(ProtocolError, match="no http or https URL"):
+                made.open_layer(IDS[0], v1(server), TOKEN)
+        assert made.remote_tags([v1(server)], "app", TOKEN) == {}
 
 
 def test_redirects_have_an_end() -> None:

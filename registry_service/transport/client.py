@@ -208,7 +208,11 @@ class Transport:
             response = self._try(request, policy, safe, probe, hasty, cancel, observer)
             following = None
             if redirects:
-                following = _redirected(request, response, self.settings.may_be_insecure)
+                try:
+                    following = _redirected(request, response, self.settings.may_be_insecure)
+                except ProtocolError:
+                    response.close()
+                    raise
             if following is None:
                 return response
             response.close()

@@ -168,7 +168,11 @@ class Sender:
     def _follow(self, call: _Call) -> Response:
         for _ in range(_REDIRECTS + 1):
             response = self._request(call)
-            following = self._redirected(call, response)
+            try:
+                following = self._redirected(call, response)
+            except ProtocolError:
+                response.close()
+                raise
             if following is None:
                 return response
             response.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_real import docker_registry, skopeo, umoci
 from support_service import Bench
 from support_store import damage, make_store
 from support_v1_layers import leftovers
@@ -528,3 +529,38 @@ def test_a_chain_whose_images_say_too_much_is_refused(
     with pytest.raises(ManifestError, match="2000 are allowed"):
         caller.pull(f"{registry.host}/test/app:1")
     assert leftovers(caller.store) == []
+
+
+# with the tools that people have
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_skopeo_and_umoci_read_what_was_pulled(
+    caller: Caller, registry: V1Registry, tmp_path: Path, gzipped: bool
+) -> None:
+    chain = small_chain(gzipped=gzipped, config={"Cmd": ["/bin/true"]})
+    images.push_chain(registry, "test/app", "1", chain)
+    name = f"{registry.host}/test/app:1"
+    named = caller.pull(name)
+    source = f"oci:{caller.store.images}:{name}"
+    shown = json.loads(skopeo("inspect", source))
+    assert shown["Digest"] == str(named.digest)
+    assert len(shown["Layers"]) == 3
+    config = json.loads(skopeo("inspect", "--config", source))
+    assert config["config"]["Cmd"] == chain.images[-1].json["config"]["Cmd"]
+    skopeo("copy", source, f"docker-archive:{tmp_path / 'image.tar'}")  # which reads every layer
+    umoci("unpack", "--rootless", "--image", f"{caller.store.images}:{name}", tmp_path / "bundle")
+    unpacked = {path.name for path in (tmp_path / "bundle" / "rootfs").iterdir()}
+    assert unpacked == {"dir-1000", "dir-1001", "dir-1002"}
+
+
+def test_debian_s_registry_takes_what_was_pulled(bench: Bench, registry: V1Registry) -> None:
+    images.push_chain(registry, "test/app", "1", small_chain())
+    name = f"{registry.host}/test/app:1"
+    with docker_registry(bench.state / "registry") as host:
+        rows = bench.run("pull", name)
+        target = f"{host}/test/app:1"
+        bench.run("tag", name, target)
+        assert bench.run("push", target)[-1]["digest"] == rows[-1]["digest"]
+        [seen] = bench.run("inspect", target, remote="true")
+        assert seen["digest"] == rows[-1]["digest"]

@@ -107,6 +107,9 @@ class Arriving(PartialFile):
             self._beaten = now
             os.utime(self._fd)
 
+    def _other_size(self, length: int | None) -> str:
+        return self._stated.other_size(length)
+
     def _take(self, data: memoryview, cancel: Cancellation) -> None:
         try:
             self._check_of_layer.update(data, cancel)

@@ -127,9 +127,7 @@ class PartialFile(abc.ABC):
             report("fetching", self.position)
         if _goes_on(stream, buffer):
             self.discard()
-            raise self._mismatch(
-                f"the source has more than the {size} bytes that its descriptor says", size=size
-            )
+            raise self._mismatch(self._other_size(None), size=size)
 
     def settle_as(self, digest: Digest) -> None:
         """Make what was verified the blob of that digest. It is closed then, whatever comes of it.
@@ -204,9 +202,13 @@ class PartialFile(abc.ABC):
             raise _elsewhere(self._what, self.position, stream.offset)
         length = stream.length
         if not stream.offset and None not in (length, self._size) and length != self._size:
-            raise self._mismatch(
-                f"the source has {length} bytes, its descriptor says {self._size}", size=length
-            )
+            raise self._mismatch(self._other_size(length), size=length)
+
+    def _other_size(self, length: int | None) -> str:
+        """Says that the source has ``length`` bytes, None: more than it should."""
+        if length is None:
+            return f"the source has more than the {self._size} bytes that its descriptor says"
+        return f"the source has {length} bytes, its descriptor says {self._size}"
 
     def _skip(self, stream: BlobStream, buffer: memoryview, cancel: Cancellation) -> None:
         """Read past what is here already, from a source that cannot or must not begin after it:

@@ -48,6 +48,11 @@ class StatedLayer:
         """The size, where one is stated. Some say 0 where they do not know it: no layer is."""
         return self.size if self.size > 0 else None
 
+    def other_size(self, length: int | None) -> str:
+        """Says that ``length`` bytes come in the place of those that are stated, None: more."""
+        come = "more" if length is None else str(length)
+        return f"{come} bytes come; the registry says that it has {self.size}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedLayer:

@@ -13,7 +13,7 @@ from typing import Final
 
 from ...cancel import Cancellation
 from ...descriptor import Descriptor
-from ...errors import ManifestError, StoreError
+from ...errors import DigestMismatchError, LayerError, ManifestError, StoreError
 from ...manifest import MANIFEST_LIMIT, Manifest
 from ...observe import Observer, Settled
 from ...reference import Reference
@@ -185,8 +185,11 @@ def copy_between_v1(
     if platform not in ("", ALL):
         check_fits(source, platform_of_step(chain[-1].image.value), platform)
     sizes: dict[str, int] = {}
+    moving = chain[0]
 
     def opened(one: Described) -> LayerRelay:
+        nonlocal moving
+        moving = one
         return LayerRelay(
             one.layer,
             lambda offset: origin.open_layer(one.layer, offset, cancel),
@@ -215,5 +218,9 @@ def copy_between_v1(
 
     sizes.update((one.image.id, one.layer.stated_size or 0) for one in chain)
     outgoing = [Outgoing(image=one.image, open=functools.partial(opened, one)) for one in chain]
-    changed = sending.run(outgoing, settled)
+    try:
+        changed = sending.run(outgoing, settled)
+    except (DigestMismatchError, LayerError) as error:
+        origin.give_up(moving.layer, error)
+        raise
     settle(chain[-1].image, changed)

@@ -42,6 +42,9 @@ from .source import Described, Memory, V1Source, tag_of
 __all__ = ["copy_into_v2"]
 
 _WORKERS: Final = 4
+#: How often a layer that came wrong is asked for again, which helps where it was spoiled on its
+#: way. Where it lies there so, it may be large.
+_AGAIN: Final = 1
 
 
 def copy_into_v2(
@@ -145,6 +148,9 @@ class _Copy:
             try:
                 layer, state = self.send(one)
             except (DigestMismatchError, LayerError) as error:
+                if attempt >= min(_AGAIN, self.policy.retries):
+                    self.origin.give_up(stated, error)
+                    raise
                 self.pause(error, attempt)
                 attempt += 1
             else:
@@ -226,11 +232,8 @@ class _Copy:
         self.settle(manifest.descriptor, "exists" if there else "copied")
 
     def pause(self, error: RegistryError, attempt: int) -> None:
-        """Wait before a layer that came wrong is asked for again. Raises ``error`` where that has
-        been done often enough."""
+        """Wait before a layer that came wrong is asked for again."""
         self.cancel.check()
-        if attempt >= self.policy.retries:
-            raise error
         wait = self.policy.wait(attempt, None, random.random()) or 0.0
         self.observer.log(
             "warning", f"{error}; asking for it again", wait=round(wait, 2), attempt=attempt + 1

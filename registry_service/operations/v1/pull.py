@@ -16,7 +16,7 @@ from ...cancel import Cancellation
 from ...convert import Format
 from ...descriptor import Descriptor
 from ...digest import Digest
-from ...errors import DigestMismatchError, DoesNotExistError, GoneError
+from ...errors import DigestMismatchError, DoesNotExistError, GoneError, LayerError
 from ...manifest import Manifest
 from ...media import DOCKER_MANIFEST, OCI_CONFIG
 from ...observe import Observer
@@ -218,7 +218,12 @@ class _Pull(Pulled):
                     leaving.callback(ticket.leave)
                     tickets[ticket] = one
             for ticket in self.store.settled(list(tickets), self.cancel):
-                one, end = tickets[ticket], ticket.result()
+                one = tickets[ticket]
+                try:
+                    end = ticket.result()
+                except (DigestMismatchError, LayerError) as error:
+                    self.source.give_up(one.layer, error)
+                    raise
                 found[one.image.id] = end.layer
                 self.arrived(one, end.layer, end.outcome)
         return found

@@ -12,6 +12,7 @@ from ...observe import Observer
 from ...session.blob import RemoteBlob
 from ...session.relay import Resumed
 from ...session.streaming import fill
+from ...store.retry import out_of_range
 from ...transport import BodyError
 from ...transport.retry import RetryPolicy
 from ...v1.layer import CheckedLayer, LayerCheck, StatedLayer
@@ -40,12 +41,15 @@ class LayerRelay:
         observer: Observer,
     ) -> None:
         self._stated = stated
+        self._opener = opener
+        #: How many bytes the registry has, as far as it said so when it was asked for all.
+        self._announced: int | None = None
         self._cancel = cancel
         self._observer = observer
         self._source = Resumed(
             f"the layer of image {stated.image_id}",
             stated.stated_size,
-            opener,
+            self._open,
             policy=policy,
             cancel=cancel,
             observer=observer,
@@ -86,10 +90,19 @@ class LayerRelay:
         self._rest = self._rest[count:]
         return count
 
+    def _open(self, offset: int) -> RemoteBlob:
+        stream = self._opener(offset)
+        if not stream.offset:
+            self._announced = stream.length
+        return stream
+
     def _blob(self) -> Iterator[bytes]:
         """The blob, of which the last piece comes when the layer has been found right."""
         memory = memoryview(bytearray(CHUNK))
         first = bytes(memory[: self._fill(memory)])
+        size, announced = self._stated.stated_size, self._announced
+        if size is not None and announced is not None and announced > size:
+            raise self._other_size(announced)  # no more is read than is stated
         kind = compression_of(first)
         check = LayerCheck(self._stated)
         layer = self._layer(check, first, memory)
@@ -130,6 +143,13 @@ class LayerRelay:
             return fill(self._source, memory)
         except BodyError as error:
             cause = error.__cause__
+            if isinstance(cause, RegistryError) and out_of_range(cause):
+                raise self._other_size(self._source.position) from None
             if isinstance(cause, RegistryError) and not cause.retryable:
                 raise cause from None
             raise
+
+    def _other_size(self, length: int) -> LayerError:
+        return LayerError(
+            f"the layer of image {self._stated.image_id}: {self._stated.other_size(length)}"
+        )

@@ -39,6 +39,8 @@ _T = TypeVar("_T")
 
 # How often an image is sent whose bytes did not arrive as they were sent.
 _TRIES: Final = 3
+#: What came wrong from its source is seldom better the next time, and may be large.
+_TRIES_OF_SOURCE: Final = 2
 # Jobs of one process that push images with the same ones below do not send these twice, nor spoil
 # what the other is sending: a registry has one place for an image that is half pushed.
 _TURNS: Final = Turns()
@@ -160,7 +162,7 @@ class Sending:
             except AlreadyExistsError:  # somebody else was faster
                 pass
             except (DigestMismatchError, LayerError) as error:  # of where it comes from
-                if not tries_left:
+                if _TRIES - tries_left >= _TRIES_OF_SOURCE:
                     raise
                 self._observer.log("warning", f"image {image_id} is sent again: {error}")
                 continue

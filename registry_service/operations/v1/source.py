@@ -62,12 +62,14 @@ def tag_of(reference: Reference) -> str:
 
 class Memory:
     """What one operation remembers of what many tags share: JSON of images, as far as it is small,
-    and what a target was seen to have. Thread-safe; one lock guards the JSON."""
+    layers that came wrong, and what a target was seen to have. Thread-safe; one lock guards what
+    is of the source."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, ImageJSON] = OrderedDict()
         self._weight = 0
+        self._broken: dict[str, RegistryError] = {}  # by the id of the image
         self.tags: Mapping[str, str] | None = None
         self.blobs: set[Digest] = set()  # of a target of V2
         self.seen = Seen()  # of a target of V1
@@ -84,6 +86,14 @@ class Memory:
             self._weight += len(found.raw)
             while self._weight > _REMEMBERED:
                 self._weight -= len(self._known.popitem(last=False)[1].raw)
+
+    def give_up(self, image_id: str, error: RegistryError) -> None:
+        with self._lock:
+            self._broken[image_id] = error
+
+    def failure(self, image_id: str) -> RegistryError | None:
+        with self._lock:
+            return self._broken.get(image_id)
 
 
 class V1Source:
@@ -139,7 +149,8 @@ class V1Source:
     def chain(self, image_id: str) -> tuple[Described, ...]:
         """An image and all that it lies upon, the lowest first.
 
-        Raises `DoesNotExistError`, and `ManifestError` for what is no such chain.
+        Raises `DoesNotExistError`, `ManifestError` for what is no such chain, and what a layer of
+        it was given up with.
         """
 
         def ask(registry: str, token: Sequence[str]) -> list[str]:
@@ -161,7 +172,16 @@ class V1Source:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         check_chain([one.image for one in found])
+        for one in found:
+            failure = self._memory.failure(one.image.id)
+            if failure is not None:
+                raise failure
         return tuple(reversed(found))
+
+    def give_up(self, layer: StatedLayer, error: RegistryError) -> None:
+        """Remember that the layer came wrong, and was asked for again in vain: it may be large, and
+        other tags lie upon it too."""
+        self._memory.give_up(layer.image_id, error)
 
     def described(self, image_id: str) -> Described:
         """One image. Raises `DoesNotExistError`, `ManifestError`."""

@@ -26,8 +26,9 @@ from support_v1_copy import (
     states,
 )
 
-from engine import Status
+from engine import Engine, Status
 from registry_service.digest import Digest
+from registry_service.service import Service
 from registry_service.testing import Registry
 from registry_service.testing.v1 import V1Registry
 from registry_service.testing.v1.images import (
@@ -112,6 +113,21 @@ def test_to_copy_again_moves_nothing(bench: Bench, old: V1Registry, new: Registr
     rows = bench.run("copy", *names)
     assert [row["digest"] for row in rows if row["state"] == "copied"] == [lost]
     assert len([one for one in old.requests if one.path.endswith("/layer")]) == 1
+
+
+def test_an_engine_without_a_store_remembers_as_long_as_it_lives(
+    old: V1Registry, new: Registry
+) -> None:
+    push_chain(old, NAME, "1.0", CHAIN)
+    engine = Engine()
+    engine.install(Service(), name="registry", settings={"retries": 0})
+    for state in ("copied", "exists"):
+        old.clear_requests()
+        job = engine.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved:1.0")
+        assert job.run() is Status.OK, job.stderr.text()
+        assert states(job.stdout.table().to_dicts()) == {state}
+    assert not [one for one in old.requests if one.path.endswith("/layer")]
+    engine.shutdown(grace=0)
 
 
 def test_another_daemon_sends_no_layer_that_is_small_again(

@@ -487,6 +487,29 @@ def test_the_registries_of_an_index_are_asked_in_turn(tmp_path: Path) -> None:
         assert {one.path.split("/")[-2] for one in layer_requests(second)} == set(chain.ancestry)
 
 
+def test_a_layer_that_breaks_off_or_is_wrong_at_one_registry_comes_from_the_next(
+    tmp_path: Path,
+) -> None:
+    chain = small_chain(length=4, file_size=20_000)
+    with (
+        V1Registry(role="registry") as first,
+        V1Registry(role="registry") as second,
+        V1Index(registries=[first, second], accounts={"anna": "secret"}) as index,
+        make_store(tmp_path) as store,
+        Caller(store) as caller,
+    ):
+        images.push_chain(first, "anna/app", "1", chain)
+        images.push_chain(second, "anna/app", "1", chain)
+        wrong, broken = chain.images[1], chain.images[2]
+        first.put_layer(wrong.id, wrong.layer[:-9] + bytes(9))
+        first.add_fault(f"drop:after=3000,path=*/{broken.id}/layer")
+        check_image(store, caller.pull(f"{index.host}/anna/app:1"), chain)
+        assert {one.path.split("/")[-2] for one in layer_requests(second)} >= {wrong.id, broken.id}
+        [one] = layer_requests(second, broken.id)
+        assert one.range.startswith("bytes=3000-")
+        assert len(layer_requests(first, wrong.id)) == 1
+
+
 # files behind a web server
 
 

@@ -120,19 +120,36 @@ class _Tags:
         return iter(sorted(self.source.tags()))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class _LayerOf(LayerSource):
-    """One layer of a repository."""
+    """One layer of a repository, at the registries that its index names."""
 
-    source: V1Source
-    one: Described
+    def __init__(self, source: V1Source, one: Described) -> None:
+        self._source = source
+        self._one = one
+        self._at = ""  # the registry that was opened last
+        self._shunned: set[str] = set()  # those that broke off, or sent what is wrong
 
     def open(self, offset: int, cancel: Cancellation, /) -> RemoteBlob:
+        def opened(registry: str) -> None:
+            self._at = registry
+
+        self._at = ""
         # Where the registry asks for a pause, the store waits, without a thread.
-        return self.source.open_layer(self.one.layer, offset, cancel, hasty=True)
+        return self._source.open_layer(
+            self._one.layer, offset, cancel, hasty=True, shunned=self._shunned, opened=opened
+        )
 
     def ready(self) -> float:
-        return self.source.ready()
+        return self._source.ready()
+
+    def elsewhere(self, error: Exception, /) -> bool:
+        if not self._at:  # all were asked
+            return False
+        self._shunned.add(self._at)
+        if self._source.others(self._shunned):
+            return True
+        self._shunned.clear()
+        return False
 
 
 class _Pull(Pulled):

@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ...cancel import Cancellation
@@ -212,11 +212,14 @@ class V1Source:
         cancel: Cancellation | None = None,
         *,
         hasty: bool = False,
+        shunned: Collection[str] = (),
+        opened: Callable[[str], object] = lambda registry: None,
     ) -> RemoteBlob:
-        """The bytes of a layer, as `V1Client.open_layer` gives them."""
+        """The bytes of a layer, as `V1Client.open_layer` gives them. ``shunned`` are registries
+        that are asked last; ``opened`` is told which one it is."""
 
         def ask(registry: str, token: Sequence[str]) -> RemoteBlob:
-            return self._client.open_layer(
+            blob = self._client.open_layer(
                 layer.image_id,
                 registry,
                 token,
@@ -225,8 +228,16 @@ class V1Source:
                 hasty=hasty,
                 cancel=cancel,
             )
+            opened(registry)
+            return blob
 
-        return self._ask(ask)
+        return self._ask(ask, shunned)
+
+    def others(self, shunned: Collection[str]) -> bool:
+        """Whether the index names a registry that is none of these."""
+        with self._lock:
+            grant = self._granted
+        return grant is not None and not set(grant.endpoints) <= set(shunned)
 
     def ready(self) -> float:
         """Seconds after which it is worth while to ask for a layer, 0 for now."""
@@ -243,7 +254,7 @@ class V1Source:
                 raise
             raise ManifestError(str(error)) from error
 
-    def _ask(self, ask: Callable[[str, Sequence[str]], _T]) -> _T:
+    def _ask(self, ask: Callable[[str, Sequence[str]], _T], shunned: Collection[str] = ()) -> _T:
         """What a registry gives. A token that was good and is not taken any more has run out, as it
         may while large layers move; the index is asked for another one."""
         with self._lock:
@@ -251,12 +262,12 @@ class V1Source:
         if grant is None:
             grant = self._client.grant(self._repository)
         try:
-            found = self._of_any(grant, ask)
+            found = self._of_any(grant, ask, shunned)
         except LoginRequiredError:
             if not good:
                 raise
             grant = self._renewed(grant)
-            found = self._of_any(grant, ask)
+            found = self._of_any(grant, ask, shunned)
         with self._lock:
             self._granted, self._good = self._granted or grant, True
         return found
@@ -272,14 +283,19 @@ class V1Source:
                     self._granted = known
         return known
 
-    def _of_any(self, grant: RepositoryData, ask: Callable[[str, Sequence[str]], _T]) -> _T:
+    def _of_any(
+        self,
+        grant: RepositoryData,
+        ask: Callable[[str, Sequence[str]], _T],
+        shunned: Collection[str],
+    ) -> _T:
         """What the first of the registries gives that gives it: the one that answered last is
         asked first. Raises what the last one failed with that has something else to say than
         that it does not have it."""
         with self._lock:
             first = self._first
         failure: RegistryError | None = None
-        for registry in sorted(grant.endpoints, key=lambda one: one != first):
+        for registry in sorted(grant.endpoints, key=lambda one: (one in shunned, one != first)):
             try:
                 found = ask(registry, grant.tokens)
             except CancelledError:

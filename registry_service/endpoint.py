@@ -30,7 +30,7 @@ from .observe import Observer
 from .settings import RegistrySettings
 from .transport import Response, Transport
 
-__all__ = ["Endpoint", "RegistryInfo"]
+__all__ = ["Endpoint", "RegistryInfo", "plain_http_refused"]
 
 _PING_LIMIT = 64 * 1024
 # What servers of TLS answer to plain http: Go's, nginx's, Apache's.
@@ -209,14 +209,21 @@ def _schemes(
 ) -> Sequence[str]:
     insecure = settings.may_be_insecure(host, port)
     if address.scheme == "http" and not insecure:
-        raise UnreachableRegistryError(
-            f"{join_host_port(host, port)}: plain http is spoken with the loopback range and "
-            "with hosts in insecure_hosts only; add it there, or use https",
-            host=join_host_port(host, port),
-        )
+        raise plain_http_refused(join_host_port(host, port))
     if address.scheme:
         return (address.scheme,)
     return ("https", "http") if insecure else ("https",)
+
+
+def plain_http_refused(where: str) -> UnreachableRegistryError:
+    """The error of who is to speak plain http with ``where`` (``host[:port]``), and may not."""
+    error = UnreachableRegistryError(
+        f"{where}: plain http is spoken with the loopback range and with hosts in "
+        "insecure_hosts only; add it there, or use https",
+        host=where,
+    )
+    error.retryable = False
+    return error
 
 
 def _unreachable(

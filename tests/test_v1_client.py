@@ -197,13 +197,33 @@ def test_what_is_no_id_reaches_no_url(wrong: str) -> None:
     assert server.requests == []
 
 
-@pytest.mark.parametrize("wrong", ["", "127.0.0.1/v1/", "ftp://h/v1/", "http://h/", "http://h/v1"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "127.0.0.1/v1/",
+        "ftp://h/v1/",
+        "http://h/",
+        "http://h/v1",
+        "http://h:99999/v1/",
+        "http://me:pl4nted@h/v1/",
+        "me:pl4nted@h/v1/",
+        "ftp://me:pl4nted@h/v1/",
+        "http://h/?key=pl4nted/v1/",
+        "http://h/#/v1/",
+        "http://h/\n/v1/",
+    ],
+)
 def test_what_is_no_endpoint_is_refused(wrong: str) -> None:
-    with (
-        client("http://127.0.0.1:1") as made,
-        pytest.raises(InvalidReferenceError, match="no endpoint"),
-    ):
-        made.ancestry(IDS[0], wrong, TOKEN)
+    with client("http://127.0.0.1:1") as made:
+        for verb in (
+            lambda: made.ancestry(IDS[0], wrong, TOKEN),
+            lambda: made.remote_tags([wrong], "app", TOKEN),
+            lambda: made.put_index("app", [], True, [wrong]),
+        ):
+            with pytest.raises(InvalidReferenceError, match="no endpoint") as caught:
+                verb()
+            assert "pl4nted" not in str(caught.value)
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again() -> None:

@@ -14,7 +14,7 @@ from ...v1.image import JSON_LIMIT
 from ...v1.values import ImgData, RepositoryData
 from ..answers import absent
 from .answers import LIST_LIMIT, failure, read_images
-from .names import endpoints_of, repository_url
+from .names import checked, endpoints_of, repository_url
 from .sender import Sender
 
 __all__ = ["Index"]
@@ -61,7 +61,7 @@ class Index:
         listed = [one.to_json() for one in images if one.checksum or not validate]
         headers = {"Content-Type": "application/json", "Accept": "application/json", **_TOKEN}
         if validate:
-            headers["X-Docker-Endpoints"] = ", ".join(registries)
+            headers["X-Docker-Endpoints"] = ", ".join(map(checked, registries))
         with self._sender.send(
             "PUT",
             repository_url(self._home, repository, "images" if validate else ""),

@@ -8,13 +8,21 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from ...errors import InvalidReferenceError, InvalidRepositoryNameError, ProtocolError, show_url
-from ...hosts import is_local_literal, is_private_literal, join_host_port, origin, split_host_port
+from ...hosts import (
+    is_local_literal,
+    is_private_literal,
+    join_host_port,
+    origin,
+    split_host_port,
+    without_user,
+)
 from ...transport import Response, same_origin
 from ...v1.image import is_image_id
 
-__all__ = ["endpoints_of", "image_url", "on_the_wire", "repository_url", "tag_url"]
+__all__ = ["checked", "endpoints_of", "image_url", "on_the_wire", "repository_url", "tag_url"]
 
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_ENDPOINT: Final = re.compile(r"[^\s?#@\\]+")
 _MOST_ENDPOINTS: Final = 64
 _LONGEST: Final = 256  # characters of a name
 
@@ -36,7 +44,7 @@ def on_the_wire(repository: str) -> str:
 
 def repository_url(registry: str, repository: str, what: str) -> str:
     """``what`` of a repository at ``registry``, a URL that ends in ``/v1/``."""
-    return f"{_checked(registry)}repositories/{quote(on_the_wire(repository))}/{what}"
+    return f"{checked(registry)}repositories/{quote(on_the_wire(repository))}/{what}"
 
 
 def tag_url(registry: str, repository: str, tag: str) -> str:
@@ -51,18 +59,21 @@ def image_url(registry: str, image_id: str, what: str) -> str:
         raise InvalidReferenceError(
             f"{image_id[:80]!r} is no image id: that is 64 lower-case hex digits"
         )
-    return f"{_checked(registry)}images/{image_id}/{what}"
+    return f"{checked(registry)}images/{image_id}/{what}"
 
 
-def _checked(registry: str) -> str:
+def checked(registry: str) -> str:
+    """``registry``, which is the URL of one. Raises `InvalidReferenceError`."""
     try:
         origin(registry)
+        if not _ENDPOINT.fullmatch(registry):
+            raise ValueError("it has more than a scheme, a host and a path")
         if not registry.endswith("/v1/"):
             raise ValueError("it does not end in /v1/")
     except ValueError as error:
         raise InvalidReferenceError(
-            f"{show_url(registry)} is no endpoint of a V1 registry, such as https://HOST/v1/: "
-            f"{error}"
+            f"{show_url(without_user(registry))} is no endpoint of a V1 registry, such as "
+            f"https://HOST/v1/: {error}"
         ) from None
     return registry
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ...cancel import Cancellation
 from ...constants import TimeoutType
 from ...credentials import AuthConfig
-from ...endpoint import Endpoint
+from ...endpoint import Endpoint, plain_http_refused
 from ...errors import (
     ConnectionBrokenError,
     LoginRequiredError,
@@ -139,12 +139,7 @@ class Sender:
         if scheme == "https" or same_origin(url, self.endpoint.url):
             return
         if not self.transport.settings.may_be_insecure(host, port):
-            where = urlsplit(url).netloc
-            raise UnreachableRegistryError(
-                f"{where}: plain http is spoken with the loopback range and with hosts in "
-                "insecure_hosts only; add it there, or use https",
-                host=where,
-            )
+            raise plain_http_refused(urlsplit(url).netloc)
 
     def _made(
         self,

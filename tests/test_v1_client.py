@@ -151,6 +151,12 @@ def test_whether_a_registry_has_an_image() -> None:
     assert caught.value.http_status == 400
 
 
+@pytest.mark.parametrize("body", ["<html>Welcome</html>", "", "true", image(1), image(parent="x")])
+def test_a_server_that_says_yes_to_everything_has_no_image(body: Any) -> None:
+    with serving({JSON: body}) as server, client(server.url) as made, pytest.raises(ProtocolError):
+        made.has_image(IDS[0], v1(server), TOKEN)
+
+
 PAYLOAD = f"sha256:{'ab' * 32}"
 TARSUM = f"tarsum+sha256:{'cd' * 32}"
 

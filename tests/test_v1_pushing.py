@@ -464,6 +464,28 @@ def test_a_layer_follows_a_redirect_and_its_token_does_not(status: int) -> None:
     assert "Authorization" not in other.requests[0][2]
 
 
+def test_what_is_at_another_address_says_nothing_of_what_was_sent() -> None:
+    def portal(request: Request) -> None:
+        request.read_body()
+        if request.path == "/login":
+            request.answer(200, "<html>Welcome</html>")
+        else:
+            request.answer(303, b"", {"Location": "/login"})
+
+    with scripted(portal) as server, client(server.url) as made:
+        where, image = v1(server), img(BASE)
+        for verb in (
+            lambda: made.put_json(image, BASE.raw, where, TOKEN),
+            lambda: made.put_layer(BASE.id, opener(PLAIN), where, TOKEN, BASE.raw),
+            lambda: made.put_checksum(image, where, TOKEN),
+            lambda: made.put_tag("app", BASE.id, "1.0", where, TOKEN),
+            lambda: made.delete_tag("app", "1.0", where, TOKEN),
+        ):
+            with pytest.raises(RegistryHTTPError, match="303 See Other"):
+                verb()
+    assert "/login" not in server.paths()
+
+
 def test_a_registry_that_takes_what_it_did_not_get() -> None:
     def hasty(request: Request) -> None:
         request.answer(200, "true")

@@ -40,7 +40,8 @@ _REDIRECTS: Final = 10
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """A request. ``resend``: a 303, too, is followed with the same method and body."""
+    """A request. ``resend``: a 303, too, is followed with the same method and body. Where one
+    answers another request that changes something, what is at its address says nothing of that."""
 
     request: HTTPRequest
     body: Body | bytes | None
@@ -223,9 +224,12 @@ class Sender:
     def _redirected(self, call: _Call, response: Response) -> _Call | None:
         """The request that a redirect asks for, None where the answer is none."""
         location = response.headers.get("Location")
-        if response.status not in (301, 302, 303, 307, 308) or not location:
+        request = call.request
+        followed = {301, 302, 307, 308}
+        if request.method in ("GET", "HEAD") or call.resend:
+            followed.add(303)
+        if response.status not in followed or not location:
             return None
-        request, body = call.request, call.body
         url = follow(
             response.url,
             location,
@@ -233,14 +237,11 @@ class Sender:
             may_be_insecure=self.transport.settings.may_be_insecure,
             hide=response.hide,
         )
-        method = request.method
-        if response.status == 303 and method != "HEAD" and not call.resend:
-            method, body = "GET", None
         headers = add_required_headers_to_redirected_requests(
             request.headers, request.url, url, secret=request.secret
         )
-        request = dataclasses.replace(request, method=method, url=url, headers=headers)
-        return dataclasses.replace(call, request=request, body=body)
+        request = dataclasses.replace(request, url=url, headers=headers)
+        return dataclasses.replace(call, request=request)
 
     def _refused(self, response: Response, request: HTTPRequest, index: bool) -> LoginRequiredError:
         """The error of a 401, to what began as ``request``."""

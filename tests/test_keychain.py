@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import stat
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from registry_service.errors import (
     CredentialsError,
     CredentialStoreError,
 )
-from registry_service.keychain import Helper, Keychain, credentials_env, places_of
+from registry_service.keychain import Helper, Keychain, Place, credentials_env, places_of
 from registry_service.keychain.conversation import converse
 
 SECRET = "s3cr3t-Passw0rd"
@@ -96,6 +98,39 @@ def test_the_places_and_their_order(home: Home) -> None:
     assert moved[1:] == places_of(home.environ, 7)[1:]
     (only,) = places_of({**home.environ, "REGISTRY_AUTH_FILE": "/a.json"}, 7)
     assert only.path == Path("/a.json")
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A directory that this process may not look into, whoever it runs as."""
+    with tempfile.TemporaryDirectory() as text:
+        root = Path(text)
+        root.chmod(0o755)
+        (root / "containers").mkdir(mode=0o700)
+        uid = os.geteuid()
+        if uid:
+            (root / "containers").chmod(0)
+        else:
+            os.seteuid(65534)
+        try:
+            yield root / "containers"
+        finally:
+            os.seteuid(uid)
+            (root / "containers").chmod(0o700)
+
+
+def test_a_place_of_podman_s_that_is_closed_to_the_user_has_nothing_of_his(closed: Path) -> None:
+    """Where root uses podman, ``/run/containers`` is root's alone, and a user without
+    XDG_RUNTIME_DIR (cron, su) would get no command done."""
+    bare = places_of({"HOME": "/h"}, 7)
+    assert [one.shared for one in bare] == [False, True, False, False]
+    assert not any(one.shared for one in places_of({"HOME": "/h", "XDG_RUNTIME_DIR": "/x"}, 7))
+    path = closed / "7" / "auth.json"
+    found = Keychain([Place(path=path, shared=True)], environ={}).find(HOST)
+    assert found.auth_config.empty and found.searched == (str(path),)
+    # what is the user's own, and cannot be read, is an error
+    with pytest.raises(CredentialStoreError, match="Permission denied"):
+        Keychain([Place(path=path)], environ={}).find(HOST)
 
 
 def test_without_a_home_the_user_database_says_where_it_is() -> None:

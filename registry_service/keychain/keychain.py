@@ -152,6 +152,8 @@ class Keychain:
         return Removed(sources=tuple(sources), left=left)
 
     def _load(self, place: Place) -> ConfigFile:
+        if place.shared and not os.access(place.path.parent, os.X_OK, effective_ids=True):
+            return ConfigFile(path=place.path)
         try:
             return load_file(place.path, must_exist=bool(place.named))
         except ConfigFileMissingError as error:

@@ -18,10 +18,12 @@ __all__ = ["Place", "docker_config", "places_of"]
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """``named`` is the variable that names the file, which must be there then; empty for a
-    place where a file may be."""
+    place where a file may be. One that is ``shared`` lies below a directory that root may have made
+    and closed to others: then nothing is there."""
 
     path: Path
     named: str = ""
+    shared: bool = False
 
 
 def places_of(environ: Mapping[str, str], uid: int) -> tuple[Place, ...]:
@@ -43,7 +45,7 @@ def places_of(environ: Mapping[str, str], uid: int) -> tuple[Place, ...]:
     config = _directory(environ, "XDG_CONFIG_HOME", home / ".config")
     return (
         Place(path=docker_config(environ, uid)),
-        Place(path=runtime / "auth.json"),
+        Place(path=runtime / "auth.json", shared=not session),
         Place(path=config / "containers" / "auth.json"),
         Place(path=home / CONFIGFILE),
     )

@@ -565,6 +565,33 @@ def test_the_command_keeps_what_is_good_and_only_that(
     assert (again.returncode, again.stdout) == (0, "Login Succeeded\n"), again.stderr
 
 
+def test_the_command_says_that_the_password_stays_at_home_over_http(
+    daemon: Daemon, tmp_path: Path, protected: V1Registry
+) -> None:
+    """Else the login succeeds, and whatever follows is refused."""
+    options = ("-u", "ann", "--password-stdin")
+    done = enginectl(daemon, tmp_path, "login", protected.host, *options, stdin=SECRET)
+    assert done.stdout == "Login Succeeded\n"
+    assert f"{protected.host} is reached over http: after this login" in done.stderr
+    with scripted(users((401, ""), (200, ""))) as index:
+        done = enginectl(daemon, tmp_path, "login", f"{index.host}", *options, stdin=SECRET)
+    assert done.stdout == "Login Succeeded\n"
+    assert "http" not in done.stderr
+
+
+def test_a_mistyped_name_is_thought_of_where_no_account_is_made(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    options = ("-u", "amn", "--password-stdin")
+    with scripted(users((400, '"Email is none"'))) as index:
+        done = enginectl(daemon, tmp_path, "login", index.host, *options, stdin="pw")
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "answered 400 Bad Request: \"Email is none\" (no account 'amn' was made; where there is "
+        "one, its name is another. A new one may need an e-mail address)\n"
+    )
+
+
 def test_the_command_says_that_an_account_was_made(daemon: Daemon, tmp_path: Path) -> None:
     posted: list[Any] = []
     options = ("-u", "amn", "--email", "ann@example.org", "--password-stdin")

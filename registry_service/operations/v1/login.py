@@ -102,14 +102,14 @@ class _Users:
                 return True
             if response.status == 401 or (response.status == 400 and response.says(_TAKEN)):
                 return False
-            hint = _ELSEWHERE if response.status in (404, 405) else ""
-            raise response.error(hint, words=True)
+            raise response.error(self._not_made(response.status), words=True)
 
     def check(self) -> None:
         """See that the credentials are good, or that none are needed."""
         basic, host = self._auth.basic, self._endpoint.host
         with self._send("GET", {"Authorization": basic} if basic else {}) as response:
             if response.status == 200:
+                self._say_where_it_stays(basic)
                 return
             if response.status == 401:
                 said = "; ".join(text for error in response.errors() if (text := str(error)))
@@ -117,6 +117,26 @@ class _Users:
             if response.status == 403 and basic:
                 raise self._inactive(response)
             raise response.error(f"this is where {host} tells who may log in", words=True)
+
+    def _not_made(self, status: int) -> str:
+        if status in (404, 405):
+            return _ELSEWHERE
+        if status != 400:
+            return ""
+        text = (
+            f"no account {self._auth.username!r} was made; where there is one, its name is another"
+        )
+        return text if self._auth.email else f"{text}. A new one may need an e-mail address"
+
+    def _say_where_it_stays(self, basic: str) -> None:
+        """It is sent here over http, but with no other request (see `session.v1.sender`)."""
+        alone = self._endpoint.info.standalone
+        if basic and alone and self._endpoint.url.startswith("http:"):
+            self._observer.log(
+                "warning",
+                f"{self._endpoint.host} is reached over http: after this login a registry of V1 "
+                "without an index is sent the password over https only",
+            )
 
     def _send(self, method: str, headers: dict[str, str], body: bytes | None = None) -> Response:
         request = self._factory.new_request(method, self._url, headers=headers)

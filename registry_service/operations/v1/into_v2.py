@@ -8,6 +8,7 @@ layers knows; that one is asked for first, and not read again where the target h
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import io
 import random
 from collections.abc import Sequence
@@ -63,38 +64,37 @@ def copy_into_v2(
 ) -> Descriptor:
     """Copy the image of a tag as the OCI image that it stands for; returns what ``target`` stands
     for now. ``cancel`` is that of both clients; it is cancelled when one layer fails."""
-    run = _Copy(target, origin, client, book, placed, memory, policy, cancel, observer)
+    run = _Copy(
+        target=target,
+        origin=origin,
+        client=client,
+        book=book,
+        placed=placed,
+        memory=memory,
+        policy=policy,
+        cancel=cancel,
+        observer=observer,
+    )
     chain = origin.chain(origin.image_id(tag_of(source)))
     if platform not in ("", ALL):
         check_fits(source, platform_of_step(chain[-1].image.value), platform)
     return run.image(chain)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Copy:
     """What one copy knows. Its own thread settles; layers move in threads of a pool."""
 
-    def __init__(
-        self,
-        target: Reference,
-        origin: V1Source,
-        client: V2Client,
-        book: LayerBook,
-        placed: Placed,
-        memory: Memory,
-        policy: RetryPolicy,
-        cancel: Cancellation,
-        observer: Observer,
-    ) -> None:
-        self.target = target
-        self.origin = origin
-        self.client = client
-        self.book = book
-        self.placed = placed
-        self.memory = memory
-        self.policy = policy
-        self.cancel = cancel
-        self.observer = observer
-        self.settled: set[Digest] = set()
+    target: Reference
+    origin: V1Source
+    client: V2Client
+    book: LayerBook
+    placed: Placed
+    memory: Memory
+    policy: RetryPolicy
+    cancel: Cancellation
+    observer: Observer
+    settled: set[Digest] = dataclasses.field(default_factory=set)
 
     def image(self, chain: Sequence[Described]) -> Descriptor:
         layers = self.layers(chain)

@@ -218,8 +218,8 @@ def _schemes(
 def plain_http_refused(where: str) -> UnreachableRegistryError:
     """The error of who is to speak plain http with ``where`` (``host[:port]``), and may not."""
     error = UnreachableRegistryError(
-        f"{where}: plain http is spoken with the loopback range and with hosts in "
-        "insecure_hosts only; add it there, or use https",
+        f"{where}: plain http is spoken with the loopback range and with hosts in insecure_hosts "
+        "only; add it there, or insecure = true to its section of registries.toml, or use https",
         host=where,
     )
     error.retryable = False

@@ -321,7 +321,7 @@ def tls_error(error: ssl.SSLError, host: str, port: int, places: CertificatePlac
         reason = "plain-http"
         text = (
             "the server does not speak TLS but, it seems, plain http; if that is wanted, add the "
-            "host to insecure_hosts"
+            "host to insecure_hosts, or insecure = true to its section of registries.toml"
         )
     elif kind in _CLIENT_CERTIFICATE:
         reason = "client-certificate"

@@ -59,7 +59,7 @@ def test_the_wrong_name_and_the_wrong_time(tmp_path: Path) -> None:
 def test_a_server_of_plain_http_is_told_from_a_broken_one(tmp_path: Path) -> None:
     with (
         scripted(lambda request: request.answer()) as server,
-        pytest.raises(TLSError, match=r"plain http.*insecure_hosts") as caught,
+        pytest.raises(TLSError, match=r"plain http.*insecure_hosts.*registries\.toml") as caught,
     ):
         get(server.url.replace("http:", "https:"), tmp_path)
     assert caught.value.reason == "plain-http"

@@ -176,7 +176,8 @@ _VERSIONS = {"": None, "v1": APIVersion.V1, "v2": APIVersion.V2}
 
 def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
     host, port = address.host, address.port
-    version = address.version or probe.transport.settings.hosts.of(host, port).version
+    told = probe.transport.settings.hosts.of(host, port).version
+    version = address.version or told
     if host in PUBLIC_NAMES:
         host = _INDEX if version is APIVersion.V1 else registry_host(host)
     where = join_host_port(host, port)
@@ -186,7 +187,7 @@ def _discover(address: _Address, probe: _Probe, observer: Observer) -> Endpoint:
     for scheme in schemes:
         base = f"{scheme}://{where}/"
         try:
-            return probe.find(base, version)
+            return probe.find(base, version, told=version is told)
         except UnreachableRegistryError as error:
             tried.append(f"{base}: {error}")
             failures.append(error)
@@ -241,6 +242,10 @@ def _unreachable(
     return error
 
 
+class _OddAnswerError(ProtocolError):
+    """A ping was answered, and not as a registry of that version does."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     """What a ping was answered with. ``announced``: it says or shows which protocol it is of."""
@@ -256,10 +261,17 @@ class _Probe:
     timeout: TimeoutType
     cancel: Cancellation
 
-    def find(self, base: str, version: APIVersion | None) -> Endpoint:
-        """The endpoint at ``base``, with the version that it turns out to speak."""
+    def find(self, base: str, version: APIVersion | None, *, told: bool) -> Endpoint:
+        """The endpoint at ``base``, with the version that it turns out to speak. Of one that the
+        configuration has ``told``, whatever it answers will do."""
         if version is not None:
-            return self._endpoint(base, version, self.ask(base, version))
+            try:
+                found = self.ask(base, version)
+            except _OddAnswerError:
+                if not told:
+                    raise
+                found = _Answer(info=RegistryInfo())
+            return self._endpoint(base, version, found)
         try:
             found = self.ask(base, APIVersion.V2)
         except ProtocolError as error:
@@ -344,7 +356,7 @@ def _read_v2(response: Response, body: bytes) -> _Answer:
                 challenges=challenges,
                 announced=says_v2 or shows_v2 or bearer,
             )
-    raise ProtocolError(
+    raise _OddAnswerError(
         f"{show_url(response.url)}: there is no V2 registry (the answer is {response.status} "
         f"{response.reason})"
     )
@@ -358,7 +370,7 @@ def _read_v1(response: Response, body: bytes) -> _Answer:
     challenges = parse_challenges(response.header_values("WWW-Authenticate"))
     protected = response.status in (401, 403) and bool(announced or challenges)
     if not protected and (response.status != 200 or (document is None and not announced)):
-        raise ProtocolError(
+        raise _OddAnswerError(
             f"{show_url(response.url)}: there is no V1 registry (the answer is {response.status} "
             f"{response.reason})"
         )

@@ -249,6 +249,22 @@ def test_the_configuration_says_the_version_of_a_host(
                 assert found.version is one
 
 
+@pytest.mark.parametrize("version", list(APIVersion))
+def test_what_the_configuration_says_needs_no_answer_that_shows_it(version: APIVersion) -> None:
+    """Files behind a web server have no ping. One in trouble is none all the same."""
+    with scripted(lambda request: request.answer(404, "<html>")) as server:
+        rules = HostTable(hosts={server.host: HostRules(version=version)})
+        with Transport(RegistrySettings(retries=0, hosts=rules)) as told:
+            found = Endpoint.discover(f"http://{server.host}", transport=told)
+            assert (found.version, found.info) == (version, RegistryInfo())
+            other = APIVersion.V1 if version is APIVersion.V2 else APIVersion.V2
+            with pytest.raises(ProtocolError, match=f"no V{other.value} registry"):
+                Endpoint.discover(f"http://{server.host}/{other}/", transport=told)
+            server.handler = lambda request: request.answer(502)
+            with pytest.raises(RegistryHTTPError, match="502"):
+                Endpoint.discover(f"http://{server.host}", transport=told)
+
+
 def test_the_public_registry_may_be_said_to_be_of_v1() -> None:
     rules = HostTable(hosts={"registry-1.docker.io": HostRules(version=APIVersion.V1)})
     with Transport(RegistrySettings(hosts=rules)) as transport:

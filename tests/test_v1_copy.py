@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import Request, scripted
+from support_hosts import HostBench, section
 from support_real import docker_registry, skopeo
 from support_service import Bench
 from support_v1_copy import (
@@ -128,6 +130,28 @@ def test_an_engine_without_a_store_remembers_as_long_as_it_lives(
         assert states(job.stdout.table().to_dicts()) == {state}
     assert not [one for one in old.requests if one.path.endswith("/layer")]
     engine.shutdown(grace=0)
+
+
+def test_files_behind_a_web_server_are_a_registry_if_that_is_said(
+    tmp_path: Path, new: Registry
+) -> None:
+    files = {"/v1/repositories/test/app/tags": json.dumps({"1.0": CHAIN.id}).encode()}
+    for place, one in enumerate(CHAIN.images):
+        above = [below.id for below in reversed(CHAIN.images[: place + 1])]
+        files[f"/v1/images/{one.id}/ancestry"] = json.dumps(above).encode()
+        files[f"/v1/images/{one.id}/json"] = one.raw
+        files[f"/v1/images/{one.id}/layer"] = one.layer
+
+    def handler(request: Request) -> None:
+        found = files.get(request.path)
+        request.answer(404, "<html>") if found is None else request.answer(200, found)
+
+    with (
+        scripted(handler) as server,
+        HostBench(tmp_path / "e", section(server.host, version="v1")) as bench,
+    ):
+        bench.run("copy", f"{server.host}/{NAME}", f"{new.host}/moved", allTags=True)
+    assert_whole(new, "moved", "1.0")
 
 
 def test_another_daemon_sends_no_layer_that_is_small_again(

@@ -120,6 +120,26 @@ def test_the_term_is_escaped_and_credentials_go_along(transport: Transport) -> N
     assert "Authorization" not in server.requests[1][2]
 
 
+@pytest.mark.parametrize("version", list(APIVersion))
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_an_authorization_of_the_caller_s_own_is_the_only_one(
+    transport: Transport, version: APIVersion, name: str
+) -> None:
+    sent: list[Any] = []
+
+    def handler(request: Request) -> None:
+        sent.append(request.headers.get_all("Authorization"))
+        request.answer(body={"results": []})
+
+    credentials = AuthConfig(username="me", password="pw")
+    with scripted(handler) as server:
+        endpoint = Endpoint(url=f"{server.url}/", version=version, transport=transport)
+        authenticator = Authenticator(endpoint, transport, credentials)
+        one = SearchClient(endpoint, transport, authenticator, headers={name: ("Own x",)})
+        assert list(one.search("x")) == []
+    assert sent == [["Own x"]]
+
+
 def test_wrong_credentials_at_an_index(transport: Transport) -> None:
     headers = {"WWW-Authenticate": "Basic realm=/"}
     with (

@@ -124,7 +124,7 @@ class Sender:
             whole=whole,
             cancel=cancel or self.cancel,
         )
-        first = authorization
+        first = None if self._authorized else authorization
         if own and not self._authorized:
             first = self.authenticator.authorize(scopes, call.cancel, self.observer) or first
         response = self._request(call, first if own else None)

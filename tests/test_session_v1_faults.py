@@ -111,18 +111,23 @@ def test_what_does_not_get_better_is_an_error(
             reading(made, registry)[path]()
 
 
-def test_a_layer_that_is_corrupted_or_short_is_of_its_size_or_an_error(
+def test_a_layer_is_asked_for_again_unless_it_is_short_or_not_there(
     at: Session, registry: V1Registry
 ) -> None:
     size = len(TOP.layer)
-    registry.add_fault("status:code=503,path=*/layer,times=2")
-    registry.add_fault(f"short:after={size // 2},path=*/layer,skip=2,times=1")
+    overloaded = registry.add_fault("status:code=503,path=*/layer,times=2")
     with at.get_remote_image_layer(TOP.id, registry.endpoint, None, size) as layer:
         assert layer.read() == TOP.layer
-    registry.clear_faults()
-    registry.add_fault("status:code=404,path=*/layer")
-    with pytest.raises(DoesNotExistError):
-        at.get_remote_image_layer(TOP.id, registry.endpoint, None, size)
+    assert overloaded.hits == 2
+    for fault, error in (
+        (f"short:after={size // 2}", ProtocolError),
+        ("status:code=404", DoesNotExistError),
+    ):
+        registry.clear_faults()
+        switch = registry.add_fault(f"{fault},path=*/layer")
+        with pytest.raises(error):
+            at.get_remote_image_layer(TOP.id, registry.endpoint, None, size)
+        assert switch.hits == 1
 
 
 @pytest.mark.parametrize("path", ["/json", "/layer", "/checksum", "/tags/1"])

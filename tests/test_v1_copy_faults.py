@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -85,29 +86,40 @@ def test_faults_of_the_source_are_survived(
     assert kept(bench) == []
 
 
+SMALL = 60_000  # bytes, which go with the PUT; of what is larger the PUT has none
+OF_ANY = [
+    "drop:path=/blobs/uploads/,method=POST,times=2",
+    "lost-answer:path=/blobs/uploads/,method=PUT,times=1",
+    "status:code=503,path=/blobs/uploads/,times=2",
+    "status:code=500,path=/manifests/,method=PUT,times=2",
+]
+OF_SMALL = [
+    "drop:after=10000,path=/blobs/uploads/,method=PUT,times=2",
+    "corrupt:offset=4000,path=/blobs/uploads/,method=PUT,times=1",
+]
+OF_LARGE = [
+    "drop:after=20000,path=/blobs/uploads/,method=PATCH,times=2",
+    "lost-answer:path=/blobs/uploads/,method=PATCH,times=2",
+    "status:code=404,path=/blobs/uploads/,method=PATCH,times=1",
+    "status:code=405,path=/blobs/uploads/,method=PATCH",
+]
+
+
 @pytest.mark.parametrize(
-    "fault",
+    ("size", "fault"),
     [
-        "drop:after=20000,path=/blobs/uploads/,method=PATCH,times=2",
-        "drop:after=0,path=/blobs/uploads/,method=POST,times=2",
-        "drop:after=10000,path=/blobs/uploads/,method=PUT,times=2",
-        "lost-answer:path=/blobs/uploads/,method=PATCH,times=2",
-        "lost-answer:path=/blobs/uploads/,method=PUT,times=1",
-        "status:code=503,path=/blobs/uploads/,times=2",
-        "status:code=404,path=/blobs/uploads/,method=PATCH,times=1",
-        "status:code=405,path=/blobs/uploads/,method=PATCH",
-        "status:code=500,path=/manifests/,method=PUT,times=2",
-        "corrupt:offset=4000,path=/blobs/uploads/,method=PUT,times=1",
+        *itertools.product([SMALL], OF_ANY + OF_SMALL),
+        *itertools.product([LARGE], OF_ANY + OF_LARGE),
     ],
 )
-@pytest.mark.parametrize("size", [60_000, LARGE])
 def test_faults_of_the_target_are_survived(
     bench: Bench, old: V1Registry, new: Registry, fault: str, size: int
 ) -> None:
     layers = [random_archive(1), noise(size)]
     put(old, layers)
-    new.add_fault(fault)
+    switch = new.add_fault(fault)
     bench.run("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/moved")
+    assert switch.hits
     assert copied(new, "moved", "1.0")[1] == layers
     assert new.open_uploads == 0
 

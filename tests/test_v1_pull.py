@@ -481,8 +481,9 @@ def test_layers_that_lie_elsewhere_are_fetched_from_there(caller: Caller) -> Non
     chain = small_chain(file_size=30_000)
     with V1Registry(redirect_layers=True) as registry:
         images.push_chain(registry, "test/app", "1", chain)
-        registry.add_fault("drop:after=9000,path=*/layer,times=2")
+        drops = registry.origin.add_fault("drop:after=9000,times=2")
         check_image(caller.store, caller.pull(f"{registry.host}/test/app:1"), chain)
+        assert drops.hits == 2
 
 
 @pytest.mark.parametrize(

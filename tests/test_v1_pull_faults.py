@@ -55,9 +55,9 @@ def caller(tmp_path: Path) -> Iterator[Caller]:
 
 PASSING = [
     "drop:after=0",
-    "drop:after=300",
-    "drop:after=300,reset=yes",
-    "stall:seconds=20,after=100",
+    "drop:after=40",
+    "drop:after=40,reset=yes",
+    "stall:seconds=20,after=40",
     "lost-answer",
     "status:code=500",
     "status:code=503",
@@ -82,7 +82,7 @@ def test_a_fault_that_passes_is_got_over(
     name = f"{registry.host}/test/app:1"
     switch = registry.add_fault(f"{spec}{',' if ':' in spec else ':'}path={PATHS[path]},times=1")
     check_image(caller.store, caller.pull(name), chain)
-    assert switch.hits == 1 or "after" in spec  # the answer may be shorter than that
+    assert switch.hits == 1
 
 
 @pytest.mark.parametrize("spec", OF_LAYERS)
@@ -470,7 +470,8 @@ def test_who_may_not_have_it_gets_nothing_out_of_the_store(tmp_path: Path) -> No
         assert layer_requests(registry) == []
 
 
-def test_the_registries_of_an_index_are_asked_in_turn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_registries_of_an_index_are_asked_in_turn(tmp_path: Path, missing: bool) -> None:
     chain = small_chain(length=4)
     with (
         V1Registry(role="registry") as first,
@@ -481,9 +482,12 @@ def test_the_registries_of_an_index_are_asked_in_turn(tmp_path: Path) -> None:
     ):
         images.push_chain(first, "anna/app", "1", chain)
         images.push_chain(second, "anna/app", "1", chain)
-        first.delete_image(chain.images[1].id)
-        first.add_fault("status:code=500,path=*/layer")
+        if missing:
+            first.delete_image(chain.images[1].id)
+        else:
+            first.add_fault("status:code=500,path=*/layer")
         check_image(store, caller.pull(f"{index.host}/anna/app:1"), chain)
+        assert bool(layer_requests(first)) is not missing
         assert {one.path.split("/")[-2] for one in layer_requests(second)} == set(chain.ancestry)
 
 

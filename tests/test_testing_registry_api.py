@@ -720,7 +720,10 @@ def test_only_loopback_is_served_unless_allowed() -> None:
 
 
 def test_an_address_that_is_taken_is_an_error() -> None:
-    with Registry() as one, pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+    with (
+        Registry() as one,
+        pytest.raises(OSError, match=r"[Aa]ddress already in use: '127\.0\.0\.1:\d+'"),
+    ):
         Registry(port=one.port).start()
 
 

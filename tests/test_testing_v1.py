@@ -668,6 +668,10 @@ def test_a_directory_may_only_be_read(tmp_path: Path) -> None:
                 registry.put_image(BASE.raw, b"")
     with pytest.raises(FileNotFoundError):
         V1Registry(tmp_path / "none", read_only=True)
+    # one too high or too low, which would seem to be empty
+    for wrong in (tmp_path.parent, tmp_path / "images"):
+        with pytest.raises(ValueError, match="has no directory 'repositories'"):
+            V1Registry(wrong, read_only=True)
     with pytest.raises(ValueError, match="needs a root"):
         V1Registry(read_only=True)
 

@@ -71,6 +71,7 @@ class Memory:
         self._weight = 0
         self._broken: dict[str, RegistryError] = {}  # by the id of the image
         self.tags: Mapping[str, str] | None = None
+        self.no_image: dict[str, str] = {}  # tags of what is no id
         self.blobs: set[Digest] = set()  # of a target of V2
         self.seen = Seen()  # of a target of V1
 
@@ -129,21 +130,28 @@ class V1Source:
         self._good = False
 
     def tags(self) -> Mapping[str, str]:
-        """The tags with the ids of their images, asked for once. Raises `DoesNotExistError`."""
+        """The tags with the ids of their images, or what is in the place of one, asked for once.
+        Raises `DoesNotExistError`."""
         found = self._memory.tags
         if found is None:
             grant = self._client.grant(self._repository)
-            found = self._client.remote_tags(grant.endpoints, self._repository, grant.tokens)
+            broken = self._memory.no_image
+            found = self._client.remote_tags(
+                grant.endpoints, self._repository, grant.tokens, broken=broken
+            )
+            found = {**found, **broken}
             self._memory.tags = found
             with self._lock:
                 self._granted, self._good = self._granted or grant, True
         return found
 
     def image_id(self, tag: str) -> str:
-        """The image of a tag. Raises `DoesNotExistError`."""
+        """The image of a tag. Raises `DoesNotExistError`, `ManifestError` where it is of none."""
         found = self.tags().get(tag)
         if found is None:
             raise DoesNotExistError(f"image {self.name}:{tag}")
+        if tag in self._memory.no_image:
+            raise ManifestError(f"{self.name}:{tag} is the tag of {found!r}, which is no image id")
         return found
 
     def chain(self, image_id: str) -> tuple[Described, ...]:

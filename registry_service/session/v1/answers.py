@@ -80,17 +80,23 @@ def read_ancestry(response: Response, image_id: str) -> list[str]:
         raise _wrong(response, str(error)) from None
 
 
-def read_tags(response: Response) -> dict[str, str]:
-    """The tags with the ids of their images. Raises `ProtocolError` for what is no such map."""
+def read_tags(response: Response, broken: dict[str, str] | None = None) -> dict[str, str]:
+    """The tags with the ids of their images. Those of what is no id go into ``broken``, with what
+    it is. Raises `ProtocolError` for what is no such map, and for these where that is None."""
     found = _document(response.read(LIST_LIMIT), response)
     if not isinstance(found, dict):
         raise _wrong(response, "the tags of a repository are a map")
+    good: dict[str, str] = {}
     for tag, image_id in found.items():
-        if not 0 < len(tag) <= _LONGEST_TAG or not is_image_id(image_id):
+        if is_image_id(image_id) and 0 < len(tag) <= _LONGEST_TAG:
+            good[tag] = image_id
+        elif broken is not None and 0 < len(tag) <= _LONGEST_TAG:
+            broken[tag] = str(image_id)[:80]
+        else:
             raise _wrong(
                 response, f"the tag {tag[:80]!r} is of {str(image_id)[:80]!r}, which is no image id"
             )
-    return found
+    return good
 
 
 def read_images(response: Response) -> list[ImgData]:

@@ -123,7 +123,7 @@ class V1Client:
                 raise
             home = self.endpoint.version_string(APIVersion.V1)
             try:
-                self.remote_tags((home,), repository, ())
+                self.remote_tags((home,), repository, (), broken={})
             except DoesNotExistError:
                 pass
             else:
@@ -150,18 +150,26 @@ class V1Client:
     def tags(self, repository: str) -> Iterator[str]:
         """The tags of a repository, by what the index grants. Raises `DoesNotExistError`."""
         grant = self.grant(repository)
-        yield from self.remote_tags(grant.endpoints, repository, grant.tokens)
+        broken: dict[str, str] = {}
+        yield from self.remote_tags(grant.endpoints, repository, grant.tokens, broken=broken)
+        yield from broken
 
     def remote_tags(
-        self, registries: Sequence[str], repository: str, token: Sequence[str]
+        self,
+        registries: Sequence[str],
+        repository: str,
+        token: Sequence[str],
+        *,
+        broken: dict[str, str] | None = None,
     ) -> dict[str, str]:
         """The tags of a repository with the ids of their images, from the first of the registries
-        that says.
+        that says. Those of what is no id are put into ``broken``, with what it is; where that is
+        None, they are a `ProtocolError`.
 
         Raises `DoesNotExistError` where that has no such repository, and an error that names what
         went wrong with each where none says.
         """
-        return self._images.tags(registries, repository, token)
+        return self._images.tags(registries, repository, token, broken)
 
     # images
 

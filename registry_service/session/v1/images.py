@@ -50,10 +50,15 @@ class Images:
             return read_image(response, image_id)
 
     def tags(
-        self, registries: Sequence[str], repository: str, token: Sequence[str]
+        self,
+        registries: Sequence[str],
+        repository: str,
+        token: Sequence[str],
+        broken: dict[str, str] | None = None,
     ) -> dict[str, str]:
-        """The tags, from the first registry that says. Raises `DoesNotExistError` where that one
-        has no such repository, and what went wrong with each where none says."""
+        """The tags, as `read_tags` gives them, from the first registry that says. Raises
+        `DoesNotExistError` where that one has no such repository, and what went wrong with each
+        where none says."""
         name = on_the_wire(repository)
         failures: list[tuple[str, RegistryError]] = []
         for number, registry in enumerate(registries, 1):
@@ -63,7 +68,7 @@ class Images:
             retries = 0 if number < len(registries) else None
             try:
                 with self._get(url, token, what, LIST_LIMIT, retries) as response:
-                    return read_tags(response)
+                    return read_tags(response, broken)
             except DoesNotExistError:
                 raise
             except RegistryError as error:

@@ -28,6 +28,7 @@ from .tagapi import TagEndpoints
 __all__ = ["V1Registry"]
 
 _SEARCH_FILE: Final = "search.json"
+_REPOSITORIES: Final = "repositories"  # where the names are, in what docker-registry keeps
 
 
 class _Index(Verifier, Membership, Protocol):
@@ -101,6 +102,11 @@ class V1Registry(Server):
             raise ValueError("anonymous_pull needs users or an htpasswd file")
         if read_only and root is None:
             raise ValueError("read_only needs a root")
+        if read_only and Path(root or "").is_dir() and not Path(root or "", _REPOSITORIES).is_dir():
+            raise ValueError(
+                f"{root} has no directory {_REPOSITORIES!r}, and so is not what docker-registry "
+                "left: that is the one in which 'images' and 'repositories' are"
+            )
         if passwords.names and role == "registry":
             raise ValueError("a registry of an index has no users: the index has the accounts")
         super().__init__(

@@ -244,11 +244,12 @@ class V1Storage:
             self._tree.write(f"repositories/{repository}/_index_images", data)
 
     def tagged_images(self, repository: str) -> list[dict[str, Any]] | None:
-        """The images of a repository's tags, with all that they are built on; None: no tags."""
+        """The images of a repository's tags, with all that they are built on, as far as what
+        the files name are ids; None: no tags."""
         tags = self.tags(repository)
         found: dict[str, dict[str, Any]] = {}
-        for image_id in tags.values():
-            for one in self.chain(image_id):
+        for image_id in filter(is_image_id, tags.values()):
+            for one in filter(is_image_id, self.chain(image_id)):
                 found[one] = self.listed(one)
         return list(found.values()) if tags else None
 

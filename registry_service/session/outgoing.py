@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final, TypeAlias
 
+from ..pieces import Pieces
+
 __all__ = ["FileSource", "IteratedSource", "Source", "source_of"]
 
 #: A binary file, an iterable of bytes, or bytes.
@@ -38,26 +40,14 @@ class FileSource:
         """The file is the caller's."""
 
 
-class IteratedSource:
+class IteratedSource(Pieces):
     """What comes once: from an iterable of bytes, or from a file that cannot seek."""
 
     size: int | None = None
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
+        super().__init__(blocks)
         self._begun = False
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._rest = memoryview(block).cast("B")
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
 
     def again(self) -> IteratedSource:
         """The same, the first time. Raises `io.UnsupportedOperation`, an OSError, after that."""

@@ -16,6 +16,7 @@ from ..compression import CHUNK, LONGEST_MAGIC, Unpacker, compression_of
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import ArchiveError, ManifestError, StoreError
+from ..pieces import Pieces
 
 __all__ = ["OutgoingLayer"]
 
@@ -52,24 +53,16 @@ class OutgoingLayer:
         self._report = report
         #: Whether the layer's own bytes are sent, as far as it was looked into.
         self.unchanged = False
-        self._pieces = self._gzipped()
-        self._rest = memoryview(b"")
+        self._gzip = self._gzipped()
+        self._pieces = Pieces(self._gzip)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill ``buffer`` as far as is at hand; 0 at the end, which is told only where all of it
         was right."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        return self._pieces.readinto(buffer)
 
     def close(self) -> None:
-        self._pieces.close()
+        self._gzip.close()
         self._source.close()
 
     def _gzipped(self) -> Generator[bytes, None, None]:

@@ -9,6 +9,7 @@ from ...cancel import Cancellation
 from ...compression import CHUNK, compression_of, decompressed, gzipped
 from ...errors import ArchiveError, LayerError, RegistryError
 from ...observe import Observer
+from ...pieces import Pieces
 from ...session.blob import RemoteBlob
 from ...session.relay import Resumed
 from ...session.streaming import fill
@@ -54,8 +55,7 @@ class LayerRelay:
             cancel=cancel,
             observer=observer,
         )
-        self._pieces = self._blob()
-        self._rest = memoryview(b"")
+        self._pieces = Pieces(self._blob())
         #: What was found out of the layer, and how many bytes its blob has; None before it was read
         #: to its end, which may be before it is begun anew.
         self.found: tuple[CheckedLayer, int] | None = None
@@ -74,21 +74,12 @@ class LayerRelay:
         if offset:
             raise ValueError("a layer on its way can only be begun anew")
         self._source.go_to(0)
-        self._pieces = self._blob()
-        self._rest = memoryview(b"")
+        self._pieces = Pieces(self._blob())
         return 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill ``buffer`` as far as is at hand; 0 at the end."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        return self._pieces.readinto(buffer)
 
     def _open(self, offset: int) -> RemoteBlob:
         stream = self._opener(offset)

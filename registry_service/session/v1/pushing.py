@@ -13,6 +13,7 @@ from typing import Final
 from ...cancel import Cancellation
 from ...compression import CHUNK, compression_of
 from ...errors import ProtocolError
+from ...pieces import Pieces
 from ...tarsums import LayerSummer
 from ...transport import Body, BodyError, Readable, Response
 from ...v1.image import JSON_LIMIT
@@ -159,8 +160,7 @@ class Outgoing:
         self._summer = LayerSummer(cancel=cancel)
         self._payload = hashlib.sha256(json_raw + b"\n", usedforsecurity=False)
         self._checksum = ""
-        self._pieces = self._gzipped()
-        self._rest = memoryview(b"")
+        self._pieces = Pieces(self._gzipped())
 
     @property
     def sums(self) -> LayerSums:
@@ -174,20 +174,13 @@ class Outgoing:
     def begin(self) -> None:
         """Read as much as tells whether it can be sent. Raises what `readinto` raises."""
         try:
-            self._rest = memoryview(next(self._pieces))
+            self._pieces.begin()
         except OSError as error:
             raise BodyError(f"what is to be sent cannot be read: {error}") from error
 
     def readinto(self, buffer: memoryview, /) -> int:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
+        count = self._pieces.readinto(buffer)
         self._payload.update(buffer[:count])
-        self._rest = self._rest[count:]
         return count
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
-"""A library for image registries (Docker registry V2, OCI distribution 1.1), and the Service that
-installs it on an engine.
+"""A library for image registries (Docker registry V2 and V1, OCI distribution 1.1), and the
+Service that installs it on an engine.
 
 ::
 

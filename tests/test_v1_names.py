@@ -131,7 +131,8 @@ def test_the_name_on_v1_of_a_reference(reference: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("h.example/a/b/c", "is NAMESPACE/NAME and has no further '/', such as 'a/b-c'"),
+        ("h.example/ab/c/d", "is NAMESPACE/NAME and has no further '/', such as 'ab/c-d'"),
+        ("h.example/a/b/c", "is NAMESPACE/NAME and has no further '/', such as 'a-b/c'"),
         ("h.example/x/app", "of 2 characters and more of a-z, 0-9, '_' and '-', not 'x'"),
         ("h.example/my.team/app", "not 'my.team'"),
         ("docker.io/abc/app", "the index has namespaces of 4 to 30 of a-z, 0-9 and '_', not 'abc'"),
@@ -143,6 +144,15 @@ def test_what_v1_has_no_name_for_is_said(reference: str, words: str) -> None:
     with pytest.raises(InvalidRepositoryNameError, match=re.escape(words)) as caught:
         v1_repository_name(parsed)
     assert str(caught.value).startswith(f"'{parsed.name}': {parsed.host} speaks")
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9]([._-]?[a-z0-9]){0,3}", fullmatch=True), min_size=3))
+def test_the_name_that_is_proposed_is_one(parts: list[str]) -> None:
+    with pytest.raises(InvalidRepositoryNameError) as caught:
+        v1_repository_name(Reference.parse(f"h.example/{'/'.join(parts[:20])}"))
+    proposed = re.search("such as '([^'…]*)'", str(caught.value))
+    if proposed is not None:
+        assert v1_repository_name(Reference.parse(f"h.example/{proposed[1]}")) == proposed[1]
 
 
 @given(hosts.filter(lambda host: host != "docker.io"), st.none() | namespaces, names)

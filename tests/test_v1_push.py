@@ -770,7 +770,7 @@ def test_v1_knows_no_digests(registry: V1Registry, bench: Bench) -> None:
 def test_names_are_those_of_v1(registry: V1Registry, bench: Bench) -> None:
     keep(bench.state, f"{registry.host}/a/b/c:1", IMAGE)
     status, said = bench.fail("push", f"{registry.host}/a/b/c:1")
-    assert "speaks the registry protocol V1, which has no such repository" in said
+    assert "speaks V1, which has no such repository" in said
     assert status is Status.USAGE
     no_put(registry)
 

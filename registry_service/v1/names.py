@@ -63,12 +63,12 @@ def v1_repository_name(reference: Reference) -> str:
     """
     *namespaces, name = reference.repository.split("/")
     if len(namespaces) > 1:
-        flat = "-".join((*namespaces[1:], name))
-        raise _not_on_v1(
-            reference,
-            "a name there is NAMESPACE/NAME and has no further '/', such as "
-            f"{_shown(f'{namespaces[0]}/{flat}')}",
-        )
+        why = "a name there is NAMESPACE/NAME and has no further '/'"
+        first, joined = namespaces[0], "-".join(namespaces)
+        flat = f"{first}/{'-'.join((*namespaces[1:], name))}"
+        if not _LATER_NAMESPACE.fullmatch(first):
+            flat = f"{joined}/{name}" if _LATER_NAMESPACE.fullmatch(joined) else ""
+        raise _not_on_v1(reference, f"{why}, such as {_shown(flat)}" if flat else why)
     for namespace in namespaces:
         if reference.host in PUBLIC_NAMES and not _NAMESPACE.fullmatch(namespace):
             raise _not_on_v1(
@@ -122,8 +122,7 @@ def _fault(rest: str) -> str:
 
 def _not_on_v1(reference: Reference, why: str) -> InvalidRepositoryNameError:
     return InvalidRepositoryNameError(
-        f"{_shown(reference.name)}: {reference.host} speaks the registry protocol V1, which has no "
-        f"such repository: {why}"
+        f"{_shown(reference.name)}: {reference.host} speaks V1, which has no such repository: {why}"
     )
 
 

@@ -88,9 +88,13 @@ def read_tags(response: Response, broken: dict[str, str] | None = None) -> dict[
         raise _wrong(response, "the tags of a repository are a map")
     good: dict[str, str] = {}
     for tag, image_id in found.items():
-        if is_image_id(image_id) and 0 < len(tag) <= _LONGEST_TAG:
+        if not 0 < len(tag) <= _LONGEST_TAG:
+            raise _wrong(
+                response, f"the tag {tag[:80]!r} has {len(tag)} characters, of 1 to {_LONGEST_TAG}"
+            )
+        if is_image_id(image_id):
             good[tag] = image_id
-        elif broken is not None and 0 < len(tag) <= _LONGEST_TAG:
+        elif broken is not None:
             broken[tag] = str(image_id)[:80]
         else:
             raise _wrong(

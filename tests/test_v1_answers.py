@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import re
+import tracemalloc
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -65,6 +67,27 @@ def test_whatever_a_server_says_is_a_document_or_an_error(raw: bytes) -> None:
             read()
         except ProtocolError as error:
             assert str(error).startswith("https://index.example/v1/: ")
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b'""', b"0", b'{"":[]}'])
+@pytest.mark.parametrize("read", [answers.read_tags, answers.read_images])
+def test_a_list_takes_no_more_memory_than_its_text_may(
+    value: bytes, read: Callable[[Response], object]
+) -> None:
+    raw = b"[%b]" % b",".join([value] * (answers.LIST_LIMIT // (len(value) + 1)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="values"):
+            read(answered(raw))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024 * 1024
+
+
+def test_a_list_of_very_many_images_is_read() -> None:
+    listed = [{"id": f"{number:064x}", "checksum": "", "Tag": "1"} for number in range(150_000)]
+    assert len(answers.read_images(answered(json.dumps(listed).encode()))) == len(listed)
 
 
 @given(st.text(max_size=90), st.lists(st.text(max_size=90), max_size=3))

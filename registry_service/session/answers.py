@@ -1,9 +1,10 @@
-"""What the headers of an answer say of the content, and how far that is believed."""
+"""What the headers of an answer say of the content, and how far that is believed; documents."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final
+from typing import Any, Final
 
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
@@ -18,12 +19,25 @@ __all__ = [
     "header_digest",
     "is_encoded",
     "is_whole",
+    "load_json",
     "number",
     "stated_digest",
     "verified",
 ]
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_MOST_VALUES: Final = 1_000_000  # of a document
+
+
+def load_json(raw: bytes) -> Any:
+    """The document that ``raw`` is. Raises ValueError for what is no JSON, is nested too deep, or
+    has so many values that they would take many times the room of their text."""
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values")
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def absent(response: Response, what: str) -> DoesNotExistError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Final, TypeVar
 from ..errors import ProtocolError, show_url
 from ..transport import Response, same_origin
 from ..urls import follow
+from .answers import load_json
 
 __all__ = ["PAGE_LIMIT", "next_page", "pages", "read_document", "walk"]
 
@@ -112,9 +112,9 @@ def pages(
 def read_document(response: Response) -> dict[str, Any]:
     """The JSON map that a page is. Raises `ProtocolError`."""
     try:
-        document = json.loads(response.read(PAGE_LIMIT))
-    except (ValueError, RecursionError):
-        raise ProtocolError(f"{show_url(response.url)}: the answer is not JSON") from None
+        document = load_json(response.read(PAGE_LIMIT))
+    except ValueError as error:
+        raise ProtocolError(f"{show_url(response.url)}: the answer is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ProtocolError(f"{show_url(response.url)}: the answer is not a JSON map")
     return document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -17,6 +16,7 @@ from ..headers import HTTPRequestFactory
 from ..hosts import PUBLIC_NAMES
 from ..observe import Observer
 from ..transport import Response, Transport
+from .answers import load_json
 from .sender import Sender
 from .v1.sender import Sender as V1Sender
 from .v2 import V2Client
@@ -215,11 +215,13 @@ class SearchClient:
     def _read(self, response: Response) -> SearchResults | None:
         raw = response.read(_LIMIT)
         try:
-            return SearchResults.from_json(json.loads(raw))
-        except (ValueError, RecursionError):
+            return SearchResults.from_json(load_json(raw))
+        except ValueError as error:
             if self._catalog is not None:
                 return None  # a page for people, where a proxy or a portal answers all paths
-            raise ProtocolError(f"{show_url(response.url)}: the answer is not JSON") from None
+            raise ProtocolError(
+                f"{show_url(response.url)}: the answer is not JSON: {error}"
+            ) from None
         except ProtocolError as error:
             raise ProtocolError(f"{show_url(response.url)}: {error}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from ...errors import AlreadyExistsError, ManifestError, ProtocolError, Registry
 from ...transport import Response
 from ...v1.image import JSON_LIMIT, V1Image, check_ancestry, is_image_id
 from ...v1.values import ImgData
-from ..answers import number
+from ..answers import load_json, number
 
 __all__ = [
     "LIST_LIMIT",
@@ -136,9 +135,9 @@ def failure(response: Response, hint: str = "") -> RegistryHTTPError:
 
 def _document(raw: bytes, response: Response) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _wrong(response, "it is not JSON") from None
+        return load_json(raw)
+    except ValueError as error:
+        raise _wrong(response, f"it is not JSON: {error}") from None
 
 
 def _wrong(response: Response, what: str) -> ProtocolError:

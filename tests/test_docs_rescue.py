@@ -27,6 +27,7 @@ from support_v1_copy import (
     wrong_sum,
 )
 
+from registry_service.hostfile import load_hosts
 from registry_service.testing import Registry
 from registry_service.testing.server import TLSFiles
 from registry_service.testing.v1 import V1Registry
@@ -100,6 +101,14 @@ def safe(tmp_path: Path) -> Iterator[V1Registry]:
         trusted.mkdir(parents=True)
         authority.cert_pem.write_to_path(str(trusted / "ca.crt"))
         yield registry
+
+
+def test_the_page_s_registries_toml_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "registries.toml").write_text(text)
+    hosts = load_hosts(tmp_path / "registries.toml")
+    for name, port in (("old.example", 5000), ("new.example", 5001)):
+        assert hosts.of(name, port).insecure
 
 
 def test_the_page_s_commands_do_what_it_says(tmp_path: Path, safe: V1Registry) -> None:

@@ -33,7 +33,8 @@ def login(
     They go to the credential helper that your configuration names for HOST, or else into the
     file, which nobody else may read. Where the registry hands out an identity token, it is kept
     in place of the password. Credentials that are refused are not kept. A registry that speaks
-    V1 may make an account of a name that it does not know; the answer says so.
+    V1 may make an account of a name that it does not know; the answer says so. HOST may be an
+    address that says which version is spoken: https://HOST/v1/.
     """
     from ..credentials import AuthConfig
 

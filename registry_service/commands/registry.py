@@ -85,7 +85,8 @@ def search(
     access: dict[str, Any],
     submit: SubmitOptions,
 ) -> int:
-    """Search for TERM on the public index, or on a registry: HOST/TERM."""
+    """Search for TERM on the public index, or on a registry: HOST/TERM. HOST/ finds all
+    that there is."""
     return session.submit("search", (term,), {**access, "limit": limit}, submit)
 
 

@@ -101,7 +101,7 @@ JOBS: Final = (
     Entry(
         JobSpec(
             name="search",
-            help="Search an index, or a registry: HOST/TERM.",
+            help="Search an index, or a registry: HOST/TERM, HOST/ for all that there is.",
             arguments=(Argument(name="TERM", help="free text, or HOST/TEXT"),),
             options=(
                 AUTH,

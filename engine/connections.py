@@ -3,7 +3,8 @@
 ZeroMQ accepts whoever connects, tells of it through a monitor, and keeps a connection for as long
 as its other end does. It knows no bound and no time for the first message, and aborts the process
 that has no descriptor left. So the server counts what the monitors tell, and shuts down what is
-over the bound or does not greet in time; ZeroMQ then closes it as if its client had gone.
+over the bound or does not greet in time; ZeroMQ then closes it as if its client had gone. It may
+accept some before that is done: descriptors have to be left for these.
 
 Owned by the thread that reads the monitors.
 """

@@ -46,6 +46,7 @@ _log = logging.getLogger("engine.server")
 _TURN = 64  # messages taken from a socket, or sent of one job, before others have their turn
 _TURN_BYTES = 1024 * 1024
 _FIRST_RETRY, _LAST_RETRY = 0.002, 0.1  # seconds between attempts at a full pipe
+_COMPLAINT = 1.0  # seconds between two lines on connections that were refused
 _LAST_WORDS = 0.02  # seconds from a connection's end to its session's
 _EVENT = struct.Struct("=Hi")  # what a monitor tells: the event and a value, here a descriptor
 
@@ -147,6 +148,8 @@ class Sessions:
         self._descriptors: dict[int, _Session] = {}
         self._draining: tuple[str, float | None] | None = None
         self._closing = False
+        self._refused = 0  # connections, since that was said last
+        self._complained = -_COMPLAINT
         loop.at(time.monotonic() + self._tick_seconds, self._tick)
 
     def __len__(self) -> int:
@@ -523,9 +526,16 @@ class Sessions:
                     self._disconnected(descriptor)
 
     def _connected(self, descriptor: int) -> None:
-        if not self.connections.accepted(descriptor, time.monotonic()):
-            _log.warning("a connection was refused: there are %d", len(self.connections))
-            shut_down(descriptor, self._addresses)
+        now = time.monotonic()
+        if self.connections.accepted(descriptor, now):
+            return
+        shut_down(descriptor, self._addresses)
+        self._refused += 1
+        if now >= self._complained + _COMPLAINT:  # a rush of them must not flood the log
+            _log.warning(
+                "%d refused: there are %d connections", self._refused, len(self.connections)
+            )
+            self._refused, self._complained = 0, now
 
     def _disconnected(self, descriptor: int) -> None:
         self.connections.ended(descriptor)

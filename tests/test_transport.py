@@ -26,6 +26,7 @@ from registry_service.errors import (
 from registry_service.hostrules import HostLimits, HostRules, HostTable
 from registry_service.settings import RegistrySettings
 from registry_service.transport import Body, Response, Transport
+from registry_service.transport.request import Request as Asked
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -195,6 +196,24 @@ def test_a_redirect_that_is_refused_is_over() -> None:
         for _ in range(3):
             with pytest.raises(ProtocolError, match="no http or https URL"):
                 transport.request("GET", server.url)
+
+
+def test_no_repr_of_a_request_shows_a_secret() -> None:
+    request = Asked(
+        method="POST",
+        url="https://h/token",
+        headers={"Authorization": "Basic pl4nted"},
+        body=Body.of(b"password=pl4nted"),
+        sealed=True,
+        form=b"password=pl4nted",
+        secret=None,
+        connect=5.0,
+        read=60.0,
+        total=None,
+        whole=0,
+    )
+    assert "pl4nted" not in repr(request)
+    assert "pl4nted" not in repr(request.veil)
 
 
 def test_read_has_a_limit(transport: Transport) -> None:

@@ -41,8 +41,8 @@ class _Call:
     method: str
     url: str
     own: bool
-    headers: Mapping[str, str]
-    body: Body | bytes | None
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
+    body: Body | bytes | None = dataclasses.field(repr=False)
     idempotent: bool | None
     patient: bool
     retries: int | None

@@ -9,6 +9,7 @@ connection   the sockets under requests and urllib3
 body         what is sent, as a stream that can be opened again
 head         the status line and the fields of what comes back
 response     what comes back, as a stream
+request      what is asked, and where a redirect leads it
 retry        when to try again: decisions only
 pacing       how much one host is asked for at a time: decisions only
 gate         one gate for each host, which all jobs go through
@@ -18,7 +19,8 @@ client       `Transport`, which puts them together
 from __future__ import annotations
 
 from .body import Body, BodyError, Readable
-from .client import Transport, same_origin
+from .client import Transport
+from .request import same_origin
 from .response import Response
 from .retry import parse_retry_after
 

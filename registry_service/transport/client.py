@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.client
 import random
 import threading
@@ -14,55 +13,26 @@ import urllib3.exceptions
 
 from ..cancel import Cancellation
 from ..constants import PRODUCT, TimeoutType
-from ..errors import ProtocolError, ProxyError, RegistryError, show_url
-from ..headers import add_required_headers_to_redirected_requests
+from ..errors import ProtocolError, RegistryError, show_url
 from ..hosts import origin
 from ..observe import Observer
 from ..settings import RegistrySettings
 from ..tls import Showing
-from ..urls import follow
 from .body import Body
 from .connection import Adapter
 from .exchange import Exchange, current_exchange
 from .floor import Floor
 from .gate import Clock, Gate, Gates
+from .request import Request, proxy_login, redirected
 from .resolver import Resolver
 from .response import Response, translate
 from .retry import RetryPolicy
-from .veil import Veil
 
-__all__ = ["Transport", "same_origin"]
+__all__ = ["Transport"]
 
 _REDIRECTS = 10
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER = 7 * 86_400.0  # seconds; a socket wants some number
-
-
-def same_origin(one: str, other: str) -> bool:
-    """Whether two URLs have the same scheme, host and port."""
-    try:
-        return origin(one) == origin(other)
-    except ValueError:
-        return False
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    body: Body | None
-    sealed: bool
-    form: bytes
-    secret: Collection[str] | None
-    connect: float
-    read: float
-    total: float | None
-    whole: int
-
-    @property
-    def veil(self) -> Veil:
-        return Veil(headers=self.headers, form=self.form)
 
 
 class Transport:
@@ -189,7 +159,7 @@ class Transport:
         cancel = cancel or Cancellation()
         observer = observer or Observer()
         connect, read, total = self._limits(timeout, patient)
-        request = _Request(
+        request = Request(
             method=method,
             url=url.partition("#")[0],
             headers=self._merged(headers or {}),
@@ -209,7 +179,7 @@ class Transport:
             following = None
             if redirects:
                 try:
-                    following = _redirected(request, response, self.settings.may_be_insecure)
+                    following = redirected(request, response, self.settings.may_be_insecure)
                 except ProtocolError:
                     response.close()
                     raise
@@ -238,7 +208,7 @@ class Transport:
 
     def _try(
         self,
-        request: _Request,
+        request: Request,
         policy: RetryPolicy,
         idempotent: bool,
         probe: bool,
@@ -288,7 +258,7 @@ class Transport:
             observer.log("warning", f"{why}; trying again", wait=round(wait, 2), attempt=attempt)
             self.pause(wait, cancel)
 
-    def _gate(self, request: _Request) -> Gate | None:
+    def _gate(self, request: Request) -> Gate | None:
         """The gate of the request's host; None for a URL that will be refused."""
         try:
             _, host, port = origin(request.url)
@@ -298,7 +268,7 @@ class Transport:
 
     def _send(
         self,
-        request: _Request,
+        request: Request,
         gate: Gate | None,
         showing: Showing,
         cancel: Cancellation,
@@ -324,7 +294,7 @@ class Transport:
             self._remember(exchange)
             raw = self._exchange(request, exchange)
             if raw.status == 407:
-                raise _proxy_login(request, raw)
+                raise proxy_login(request, raw)
             response = Response(
                 raw,
                 method=request.method,
@@ -341,7 +311,7 @@ class Transport:
         finally:
             current_exchange.reset(token)
 
-    def _exchange(self, request: _Request, exchange: Exchange) -> urllib3.HTTPResponse:
+    def _exchange(self, request: Request, exchange: Exchange) -> urllib3.HTTPResponse:
         headers = dict(request.headers)
         blocks = None
         if request.body is not None:
@@ -386,44 +356,3 @@ class Transport:
             exchange.lease.end()
         with self._lock:
             self._exchanges.discard(exchange)
-
-
-def _proxy_login(request: _Request, raw: urllib3.HTTPResponse) -> ProxyError:
-    raw.close()
-    raw.release_conn()
-    error = ProxyError(
-        f"{request.method} {show_url(request.url)}: the proxy asks for credentials, or refuses "
-        "those that it was given (407); they stand in the proxy's URL"
-    )
-    error.retryable = False
-    return error
-
-
-def _redirected(
-    request: _Request, response: Response, may_be_insecure: Callable[[str, int | None], bool]
-) -> _Request | None:
-    """The request that a redirect asks for, or None where the answer is none."""
-    if response.status not in (301, 302, 303, 307, 308):
-        return None
-    location = response.headers.get("Location")
-    if not location:
-        return None
-    url = follow(
-        response.url,
-        location,
-        f"{request.method} {show_url(request.url)}: a redirect",
-        may_be_insecure=may_be_insecure,
-        hide=response.hide,
-    )
-    method, body = request.method, request.body
-    if response.status == 303 and method != "HEAD":
-        method, body = "GET", None
-    if request.sealed and body is not None and not same_origin(url, request.url):
-        raise ProtocolError(
-            f"{request.method} {show_url(request.url)}: redirected to {show_url(url)}, another "
-            "server, to which the credentials in the request do not go"
-        )
-    headers = add_required_headers_to_redirected_requests(
-        request.headers, request.url, url, secret=request.secret
-    )
-    return dataclasses.replace(request, method=method, url=url, headers=headers, body=body)

@@ -44,7 +44,7 @@ class _Call:
     answers another request that changes something, what is at its address says nothing of that."""
 
     request: HTTPRequest
-    body: Body | bytes | None
+    body: Body | bytes | None = dataclasses.field(repr=False)
     idempotent: bool | None
     patient: bool
     hasty: bool

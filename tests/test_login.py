@@ -563,3 +563,15 @@ def test_login_as_a_function_asks_for_a_token_only_when_it_is_told_to(registry: 
                 attempt("wrong horse", offline=offline)
     finally:
         registries.close()
+
+
+def test_the_target_s_password_is_piped_in_beside_what_is_kept_for_the_source(
+    ann: User, registry: Registry
+) -> None:
+    ann.login(registry.host)
+    with Registry(users={"eve": SECRET}) as target:
+        names = (f"{registry.host}/team/app:1", f"{target.host}/moved:1")
+        options = ("--target-user", "eve", "--target-password-stdin")
+        done = ann.run("copy", *names, *options, stdin=SECRET)
+        assert done.returncode == 0, done.stderr
+        assert users_of(target, "/manifests/") == {"eve"}

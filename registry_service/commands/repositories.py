@@ -133,7 +133,9 @@ def copy(
         "referrers": referrers or None,
     }
     if target_user is not None or target_password_stdin:
-        if target_user and "authConfig" in access and not sys.stdin.isatty():
+        given = click.get_current_context().params  # the user's own come from elsewhere
+        of_source = given["user"] is not None or given["password_stdin"]
+        if target_user and of_source and not sys.stdin.isatty():
             raise click.UsageError(
                 "standard input holds one password, and that was the source's: "
                 "'enginectl login' keeps the target's"

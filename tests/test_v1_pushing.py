@@ -266,6 +266,23 @@ def test_a_secret_that_is_a_word_of_the_answer_does_not_hide_it(secret: str) -> 
         assert secret not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", ["checksum", "Checksum mismatch"])
+def test_what_a_registry_did_not_get_is_told_by_its_code(secret: str) -> None:
+    def handler(request: Request) -> None:
+        request.read_body()
+        request.answer(400, {"error": "Checksum mismatch, ignoring the layer"})
+
+    factory = HTTPRequestFactory({"X-Meta-Key": [secret]})
+    with (
+        scripted(handler) as server,
+        client(server.url, factory=factory) as made,
+        pytest.raises(RegistryHTTPError) as caught,
+    ):
+        made.put_checksum(img(BASE), v1(server), TOKEN)
+    assert (caught.value.code, caught.value.http_status) == ("checksum-mismatch", 400)
+    assert secret not in str(caught.value).partition(": ")[2]
+
+
 def test_a_large_layer_that_is_there_already(registry: V1Registry, at: V1Client) -> None:
     """The registry says so before it has read all of it."""
     registry.put_image(BASE.raw, BASE.layer)

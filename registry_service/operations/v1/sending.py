@@ -28,6 +28,7 @@ from ...errors import (
 from ...observe import Observer
 from ...reference import Reference
 from ...session.turns import Turns
+from ...session.v1.answers import MISMATCH
 from ...session.v1.client import V1Client
 from ...transport import Readable
 from ...v1.image import V1Image
@@ -169,7 +170,7 @@ class Sending:
             except RegistryHTTPError as error:
                 if error.http_status == 409 and self._is_there(image_id, registry, grant):
                     return  # with the checksum
-                if not _is_mismatch(error):
+                if error.code != MISMATCH:
                     raise
                 if not tries_left:
                     raise _spoilt(image_id, error) from error
@@ -232,13 +233,9 @@ class Sending:
         return tags.get(tag) == image_id
 
 
-def _is_mismatch(error: RegistryHTTPError) -> bool:
-    return any("checksum mismatch" in one.message.lower() for one in error.errors)
-
-
 def _spoilt(image_id: str, error: RegistryHTTPError) -> RegistryError:
     return RegistryError(
         f"image {image_id}: the registry got other bytes than were sent, {_TRIES} times: {error}",
-        code="checksum-mismatch",
+        code=MISMATCH,
         retryable=True,
     )

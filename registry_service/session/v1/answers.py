@@ -14,6 +14,7 @@ from ..answers import load_json, number
 
 __all__ = [
     "LIST_LIMIT",
+    "MISMATCH",
     "ImageJSON",
     "failure",
     "read_ancestry",
@@ -22,6 +23,8 @@ __all__ = [
     "read_tags",
 ]
 
+#: The code of the error of a registry that got other bytes than it was told of.
+MISMATCH: Final = "checksum-mismatch"
 #: Bytes of the list of a repository's images or tags.
 LIST_LIMIT: Final = 32 * 1024 * 1024
 
@@ -30,6 +33,7 @@ _PAYLOAD: Final = re.compile(r"(?<![A-Za-z0-9+:.])sha256:[0-9a-f]{64}(?![0-9A-Za
 _TARSUM: Final = re.compile(r"tarsum(?:\.[a-z0-9]{1,16})?\+[a-z0-9]{1,16}:[0-9a-f]{32,128}")
 # What the original registry says of an image that it has: to its JSON or layer, to its checksum.
 _EXISTS: Final = ("image already exists", "cannot set this image checksum")
+_MISMATCH: Final = ("checksum mismatch",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,24 +117,23 @@ def read_images(response: Response) -> list[ImgData]:
         raise _wrong(response, str(error)) from None
 
 
-def failure(response: Response, hint: str = "") -> RegistryHTTPError:
-    """The answer as an error: `AlreadyExistsError` where it says that the image is there already.
-    Reads and closes it."""
-    exists = response.status >= 400 and response.says(*_EXISTS)
-    errors = response.errors()
+def failure(response: Response) -> RegistryHTTPError:
+    """The answer as an error: `AlreadyExistsError` where it says that the image is there already,
+    and one of the code `MISMATCH` where it got other bytes than a checksum stands for. Reads and
+    closes it."""
+    refused = response.status >= 400
+    exists, mismatch = (refused and response.says(*words) for words in (_EXISTS, _MISMATCH))
     if exists:
         return AlreadyExistsError(
-            http_status=response.status, method=response.method, url=response.url, errors=errors
+            http_status=response.status,
+            method=response.method,
+            url=response.url,
+            errors=response.errors(),
         )
-    return RegistryHTTPError(
-        http_status=response.status,
-        method=response.method,
-        url=response.url,
-        errors=errors,
-        reason=response.reason,
-        retry_after=response.retry_after,
-        hint=hint,
-    )
+    error = response.error()
+    if mismatch:
+        error.code = MISMATCH
+    return error
 
 
 def _document(raw: bytes, response: Response) -> Any:

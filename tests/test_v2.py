@@ -29,6 +29,7 @@ from registry_service.errors import (
     RegistryError,
     RegistryHTTPError,
 )
+from registry_service.hostrules import HostLimits, HostRules, HostTable
 from registry_service.manifest import OCI_INDEX, OCI_MANIFEST, Manifest
 from registry_service.media import SCHEMA1_SIGNED
 from registry_service.observe import Observer
@@ -811,6 +812,24 @@ def test_a_registrys_warnings_are_passed_on_once(transport: Transport) -> None:
         f'warning: {server.host} warns: moving "soon"',
         f"warning: {server.host} warns: read only",
     ]
+
+
+def test_an_answer_whose_warning_nobody_hears_any_more_is_over() -> None:
+    """Its place among those that its host allows at once is free again."""
+
+    def log(level: str, text: str, /, **fields: Any) -> None:
+        raise CancelledError
+
+    rules = HostRules(limits=HostLimits(concurrent=1))
+    settings = RegistrySettings(retries=0, hosts=HostTable(default=rules))
+    answer = {"Warning": '299 - "moving"'}
+    with (
+        scripted(lambda request: request.answer(body=b"{}", headers=answer)) as server,
+        Transport(settings) as transport,
+    ):
+        for _ in range(3):
+            with pytest.raises(CancelledError):
+                client(transport, server.host, observer=Observer(log=log)).ping()
 
 
 def test_a_server_behind_a_proxy_that_takes_itself_for_plain_http(transport: Transport) -> None:

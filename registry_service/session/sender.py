@@ -161,7 +161,11 @@ class Sender:
             if call.own:
                 self._on_lost()
             raise
-        self._warn(response)
+        try:
+            self._warn(response)
+        except BaseException:  # what a job that has ended says to a remark, too
+            response.close()
+            raise
         self._quota(response)
         return response
 

@@ -14,6 +14,7 @@ from .errors import CredentialsError
 from .hosts import origin
 
 __all__ = [
+    "WHO_ASKS",
     "Decorator",
     "HTTPRequest",
     "HTTPRequestFactory",
@@ -31,8 +32,8 @@ _RESERVED: Final = frozenset(
     {"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 _MOST = 64
-# What says who asks, whoever put it there.
-_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+#: Headers that say who asks, whoever put them there.
+WHO_ASKS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 # What says nothing about who asks.
 _OPEN: Final = frozenset({"accept", "accept-encoding", "content-type", "range", "user-agent"})
 # Where the companies behind the public index keep what it redirects to.
@@ -205,7 +206,7 @@ def add_required_headers_to_redirected_requests(
         return {name: value for name, value in headers.items() if name.lower() in _OPEN}
     if _is_trusted(here) and _is_trusted(there):
         return dict(headers)
-    kept = _SECRET.union(name.lower() for name in secret)
+    kept = WHO_ASKS.union(name.lower() for name in secret)
     return {name: value for name, value in headers.items() if name.lower() not in kept}
 
 

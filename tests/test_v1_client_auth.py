@@ -99,7 +99,9 @@ def test_an_index_that_refuses_the_credentials() -> None:
 
 
 def test_what_the_caller_adds_goes_along_and_its_authorization_to_the_endpoint_only() -> None:
-    factory = HTTPRequestFactory({"X-Meta": ["a", "b"], "Authorization": ["Custom x"]})
+    own = {"Cookie": ["mine=two"], "Proxy-Authorization": ["Custom y"]}
+    meta = {"X-Meta": ["a", "b"], "Authorization": ["Custom x"], **own}
+    factory = HTTPRequestFactory(meta)
     with (
         serving({TAGS: {}}) as registry,
         serving({LIST: [], TAGS: {}}) as index,
@@ -111,8 +113,10 @@ def test_what_the_caller_adds_goes_along_and_its_authorization_to_the_endpoint_o
     for path in (LIST, TAGS):
         sent = headers_of(index, path)[0]
         assert (sent["X-Meta"], sent["Authorization"]) == ("a, b", "Custom x")
+        assert [sent[name] for name in own] == ["mine=two", "Custom y"]
     sent = headers_of(registry, TAGS)[0]
     assert (sent["X-Meta"], sent["Authorization"]) == ("a, b", f"Token {TOKEN[0]}")
+    assert not own.keys() & sent.keys()
 
 
 def test_cookies_are_kept_for_the_session_and_for_their_origin() -> None:

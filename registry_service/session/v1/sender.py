@@ -21,6 +21,7 @@ from ...errors import (
     show_url,
 )
 from ...headers import (
+    WHO_ASKS,
     Decorator,
     HTTPRequest,
     HTTPRequestFactory,
@@ -289,6 +290,6 @@ def _authorized(value: str) -> Decorator:
 
 def _anonymous(request: HTTPRequest) -> HTTPRequest:
     """A decorator that takes out what of the caller's own headers is for his endpoint alone."""
-    mine = request.secret & {"authorization", "cookie"}
+    mine = request.secret & WHO_ASKS
     headers = {name: one for name, one in request.headers.items() if name.lower() not in mine}
     return dataclasses.replace(request, headers=headers, secret=request.secret - mine)

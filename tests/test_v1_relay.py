@@ -59,6 +59,7 @@ class Source:
 class _Stream:
     def __init__(self, source: Source, offset: int) -> None:
         self.offset = offset
+        self.length = len(source.data) - offset
         self._source = source
         self._place = offset
         self._dice = random.Random(len(source.opened))

@@ -358,6 +358,22 @@ def test_clients_sort_the_sums_of_a_name_that_is_there_twice_as_they_like(
     assert call(registry, "PUT", path(BASE, "checksum"), headers=headers).status == 200
 
 
+def test_a_header_for_all_files_is_one_of_them_to_some_clients(registry: V1Registry) -> None:
+    made = io.BytesIO()
+    headers = {"comment": "to all of them"}
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as t:
+        t.addfile(tarfile.TarInfo("name"))
+    data = made.getvalue()
+    call(registry, "PUT", path(BASE, "json"), BASE.raw)
+    call(registry, "PUT", path(BASE, "layer"), data)
+    sent = {
+        "X-Docker-Checksum-Payload": "sha256:"
+        + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest(),
+        "X-Docker-Checksum": str(tarsum(data, json=BASE.raw)),  # as Docker's: it is one
+    }
+    assert call(registry, "PUT", path(BASE, "checksum"), headers=sent).status == 200
+
+
 def test_a_layer_that_is_no_tar_has_no_tarsum(registry: V1Registry) -> None:
     data = b"not a tar archive" * 100
     payload = "sha256:" + hashlib.sha256(BASE.raw + b"\n" + data).hexdigest()

@@ -44,24 +44,34 @@ def tarsum(raw: bytes, layer: Content) -> str:
 
     The layer is a tar archive, as it is or compressed. Raises `NoTarError`.
     """
-    return _total(raw, [one for _, one in _members(layer)])
+    return _total(raw, [one for _, one in _members(layer)[0]])
 
 
 def may_be_tarsum(stated: str, raw: bytes, layer: Content) -> bool:
     """Whether it is the layer's TarSum. Clients do not agree on the order of the sums where a name
-    is in the archive twice, so that then any will do. Raises `NoTarError`."""
-    members = _members(layer)
+    is in the archive twice, nor on whether a header for all files is one of them, so that then any
+    will do. Raises `NoTarError`."""
+    members, shared = _members(layer)
     names = {name for name, _ in members}
-    return len(names) < len(members) or _total(raw, [one for _, one in members]) == stated
+    disputed = shared or len(names) < len(members)
+    return disputed or _total(raw, [one for _, one in members]) == stated
 
 
-def _members(layer: Content) -> list[tuple[str, str]]:
-    """The names, without a slash at their ends, and the sums."""
+def _members(layer: Content) -> tuple[list[tuple[str, str]], bool]:
+    """The names, without a slash at their ends, and the sums; whether there is a header for all
+    files."""
     if not layer.size:
-        return []
+        return [], False
     with layer.open() as reader, io.BufferedReader(_ContentFile(layer, reader), _PIECE) as file:
         try:
-            return list(_member_sums(cast("IO[bytes]", file)))
+            with tarfile.open(
+                fileobj=cast("IO[bytes]", file),
+                mode="r|*",
+                tarinfo=_Member,
+                encoding="utf-8",
+                errors="surrogateescape",
+            ) as tar:
+                return list(_member_sums(tar)), bool(tar.pax_headers)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise NoTarError(f"the layer is no tar archive: {error}") from None
 
@@ -95,16 +105,13 @@ class _Member(tarfile.TarInfo):
         return f"{self.name}/" if self.isdir() and (self.slash or long) else self.name
 
 
-def _member_sums(file: IO[bytes]) -> Iterator[tuple[str, str]]:
-    with tarfile.open(
-        fileobj=file, mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
-    ) as tar:
-        for member in tar:
-            digest = hashlib.sha256(_header(cast("_Member", member)))
-            body = tar.extractfile(member) if member.isreg() else None
-            while body is not None and (data := body.read(_PIECE)):
-                digest.update(data)
-            yield member.name.removeprefix("./").rstrip("/"), digest.hexdigest()
+def _member_sums(tar: tarfile.TarFile) -> Iterator[tuple[str, str]]:
+    for member in tar:
+        digest = hashlib.sha256(_header(cast("_Member", member)))
+        body = tar.extractfile(member) if member.isreg() else None
+        while body is not None and (data := body.read(_PIECE)):
+            digest.update(data)
+        yield member.name.removeprefix("./").rstrip("/"), digest.hexdigest()
 
 
 def _header(member: _Member) -> bytes:

@@ -279,7 +279,7 @@ def test_tags(at: Session, registry: V1Registry) -> None:
     assert found == {"1.0": TOP.id, "latest": TOP.id}
     registry.put_tag("bare", "1", BASE.id)
     assert at.get_remote_tags([registry.endpoint], "bare", None) == {"1": BASE.id}
-    with pytest.raises(DoesNotExistError, match="repository not found"):
+    with pytest.raises(DoesNotExistError, match=f"repository not found: {registry.host}/test/none"):
         at.get_remote_tags([registry.endpoint], "test/none", None)
 
 

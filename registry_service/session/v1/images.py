@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from ...errors import (
     DoesNotExistError,
@@ -63,7 +64,7 @@ class Images:
         failures: list[tuple[str, RegistryError]] = []
         for number, registry in enumerate(registries, 1):
             url = repository_url(registry, repository, "tags")
-            what = f"repository {name} (repository not found)"
+            what = f"repository not found: {urlsplit(registry).netloc}/{name}"
             # What does not answer at once has a next one in its place.
             retries = 0 if number < len(registries) else None
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
+import dataclasses
 import fcntl
 import gzip
 import lzma
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_disk import small_disk
-from support_store import Fault, age, eventually, make_store, names
+from support_store import QUICK, Fault, age, eventually, make_store, names
 from support_v1_layers import (
     HOST,
     LayerOf,
@@ -32,6 +34,7 @@ from registry_service.descriptor import Descriptor
 from registry_service.digest import Digest
 from registry_service.errors import (
     CancelledError,
+    ConnectionBrokenError,
     DigestMismatchError,
     DiskFullError,
     LayerError,
@@ -63,6 +66,19 @@ class Held(LayerOf):
 
     def open(self, offset: int, cancel: Cancellation, /) -> BlobStream:
         return _HeldStream(self, super().open(offset, cancel), cancel)
+
+
+class Paused(LayerOf):
+    """A layer whose host may not be asked until ``open_gate`` is set; ``asked`` counts."""
+
+    def __init__(self, data: bytes, open_gate: threading.Event) -> None:
+        super().__init__(data)
+        self.open_gate = open_gate
+        self.asked = 0
+
+    def ready(self) -> float:
+        self.asked += 1
+        return 0.0 if self.open_gate.is_set() else 0.01
 
 
 class _HeldStream:
@@ -434,3 +450,43 @@ def test_an_operation_that_is_over_pins_nothing_more(store: Store) -> None:
     with pytest.raises(StoreError, match="is over"):
         lease.pin([Digest.of(b"b")])
     assert names(store.scratch) == []
+
+
+def open_partials(store: Store) -> int:
+    """How many partial files of the store this process has open."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            place = path.readlink()
+            count += place.parent == store.scratch and ".partial" in place.name
+    return count
+
+
+def test_layers_that_wait_until_their_host_may_be_asked_have_no_files_open(store: Store) -> None:
+    data, open_gate = tgz_of(1), threading.Event()
+    sources = [Paused(data, open_gate) for _ in range(60)]
+    tickets = [receive(store, stated(data, seed), one) for seed, one in enumerate(sources)]
+    eventually(lambda: all(one.asked > 1 for one in sources))
+    assert open_partials(store) < len(tickets) // 2
+    open_gate.set()
+    assert {one.wait().outcome for one in tickets} == {"fetched"}
+    assert [one.offsets for one in sources] == [[0]] * len(sources)
+    assert leftovers(store) == [f"blobs/sha256/{Digest.of(data).hex}", f"layers/{HOST}"]
+
+
+def test_layers_that_wait_for_another_try_have_no_files_open(tmp_path: Path) -> None:
+    data = tgz_of(1)
+    opened: list[int] = []
+    policy = dataclasses.replace(QUICK, first=60.0, most=60.0)
+
+    class Broken(LayerOf):
+        def open(self, offset: int, cancel: Cancellation, /) -> BlobStream:
+            opened.append(offset)
+            raise ConnectionBrokenError("it broke")
+
+    with make_store(tmp_path, retry=policy) as store:
+        tickets = [receive(store, stated(data, seed), Broken(data)) for seed in range(60)]
+        eventually(lambda: len(opened) == len(tickets))
+        eventually(lambda: open_partials(store) < 2)
+        for one in tickets:
+            one.leave()

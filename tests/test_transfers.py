@@ -839,3 +839,20 @@ def test_takers_that_come_and_go_never_hang(plan: list[tuple[int, bool]]) -> Non
         for descriptor in descriptors:
             if store.has(descriptor.digest):
                 assert content_of(store, descriptor) in source._blobs.values()
+
+
+def test_blobs_that_wait_for_another_try_have_no_files_open(tmp_path: Path) -> None:
+    opened: list[Descriptor] = []
+    policy = dataclasses.replace(QUICK, first=60.0, most=60.0)
+
+    class Broken(MemorySource):
+        def open(self, descriptor: Descriptor, offset: int, cancel: Cancellation, /) -> BlobStream:
+            opened.append(descriptor)
+            raise ConnectionBrokenError("it broke")
+
+    source = Broken()
+    with make_store(tmp_path, retry=policy) as store:
+        for number in range(40):
+            store.ensure(source.add(b"%d" % number), source)
+        eventually(lambda: len(opened) == 40)
+        eventually(lambda: not list(store.scratch.glob("*.partial")))

@@ -184,6 +184,7 @@ class Arrival(Ticket[Arrived]):
         self._file = arriving_name(claim.host, stated)
         self._partial: Arriving | None = None
         self._whole = False  # the source has to bring what is there already, too
+        self._early = False  # the host may not be asked yet, and nothing is in the file
         self._furthest = 0  # bytes that were fetched once: those that are fetched again are no gain
         self._polls = 0
         self._seen: tuple[tuple[int, int], float] | None = None  # another's file, and since when
@@ -196,9 +197,10 @@ class Arrival(Ticket[Arrived]):
         except Exception as error:  # a fault of the program, which nobody must wait for
             self._end(error)
             delay = None
-        if delay is None:
+        # However many wait: who has brought nothing yet has no file open meanwhile.
+        if delay is None or (self._partial is not None and self._partial.empty):
             self.close()
-        else:
+        if delay is not None:
             self._owner.submit(self, delay)
 
     def close(self) -> None:
@@ -212,13 +214,16 @@ class Arrival(Ticket[Arrived]):
         """The seconds until the next attempt, None where there is none."""
         attempt = Attempt()
         try:
-            # Whose turn it is not yet must not hold up his own host's gate.
             arrived = self._take_turn(buffer)
-            if arrived is None and self._partial is None:
-                return self._wait_for_turn()
-            if arrived is None and (wait := self._source.ready()):
-                return self._held_back(wait)
             if arrived is None:
+                # Whose turn it is not yet must not hold up his own host's gate.
+                if self._partial is None and not self._early:
+                    return self._wait_for_turn()
+                if wait := self._source.ready():
+                    return self._held_back(wait)
+                if self._partial is None:
+                    self._early = False
+                    return 0.0
                 arrived = self._bring(attempt, buffer)
         except Exception as error:
             return self._fail(attempt, error)
@@ -226,12 +231,13 @@ class Arrival(Ticket[Arrived]):
         return None
 
     def _take_turn(self, buffer: memoryview) -> Arrived | None:
-        """See whether it is here, and else get the partial file if nobody has it."""
+        """See whether it is here, and else get the partial file if nobody has it, and if it is of
+        use before the host may be asked."""
         if self._partial is not None and not self._partial.closed:
             return None
         self.close()
         found = self._found()
-        if found is not None or self._owner.held(self._file):
+        if found is not None or self._early or self._owner.held(self._file):
             return found
         self._partial = Arriving.claim(self._owner.layout, self._claim.host, self.stated)
         if self._partial is None:
@@ -289,6 +295,7 @@ class Arrival(Ticket[Arrived]):
             text = f"the layer of image {self.name}: waits {wait:.1f} s until its host may be asked"
             self._say("info", text)
         if self._partial is not None:
+            self._early = self._partial.empty
             self._partial.beat()
         return min(wait, _LONGEST)
 

@@ -99,9 +99,10 @@ class Flight:
         except Exception as error:  # a fault of the program, which nobody must wait for
             self._owner.finish(self, None, error)
             delay = None
-        if delay is None:
+        # However many wait: who has brought nothing yet has no file open meanwhile.
+        if delay is None or (self._partial is not None and self._partial.empty):
             self.close()
-        else:
+        if delay is not None:
             self._owner.submit(self, delay)
 
     def _go_on(self, buffer: memoryview) -> float | None:

@@ -15,6 +15,7 @@ _SPACES: Final = 8 * ord(" ")
 _WITHOUT_CONTENT: Final = b"123456"  # links, devices, directories, fifos: what they say is no size
 _SPARSE: Final = ord("S")
 _PAX: Final = ord("x")
+_MOST_DIGITS: Final = 19  # of a size: those of 2**63
 _PAX_LIMIT: Final = 4 * 1024 * 1024  # bytes of what goes with one member
 
 
@@ -127,7 +128,8 @@ def _number(field: bytes, offset: int) -> int:
 
 
 def _pax_size(records: bytes) -> int | None:
-    """The size that a pax header gives to the member after it."""
+    """The size that a pax header gives to the member after it. Raises `LayerError` for one that no
+    file has."""
     found = None
     while records:
         length, _, _ = records.partition(b" ")
@@ -136,7 +138,12 @@ def _pax_size(records: bytes) -> int | None:
             break  # what is damaged says nothing
         key, _, value = records[len(length) + 1 : end - 1].partition(b"=")
         if key == b"size" and value.isdigit():
-            found = int(value)
+            digits = value.lstrip(b"0")
+            if len(digits) > _MOST_DIGITS:
+                raise LayerError(
+                    f"its tar archive has a pax header with a size of {len(digits)} digits"
+                )
+            found = int(digits or b"0")
         records = records[end:]
     return found
 

@@ -452,6 +452,14 @@ def test_an_operation_that_is_over_pins_nothing_more(store: Store) -> None:
     assert names(store.scratch) == []
 
 
+@pytest.mark.parametrize("data", [tgz_of(1), tar_of(1)])
+def test_a_directory_of_blobs_that_went_away_is_made_again(store: Store, data: bytes) -> None:
+    (store.images / "blobs" / "sha256").rmdir()
+    layer = receive(store, stated(data), LayerOf(data)).wait().layer
+    with store.open(layer.digest) as file:
+        assert Digest.of(file.read()) == layer.digest
+
+
 def open_partials(store: Store) -> int:
     """How many partial files of the store this process has open."""
     count = 0

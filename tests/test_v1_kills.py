@@ -138,6 +138,39 @@ def test_where_the_process_that_brings_it_is_killed_another_goes_on(tmp_path: Pa
     assert len(begins) == 2
 
 
+# A process of a container has the same number each time that it begins.
+PACK = """
+import os
+import sys
+from pathlib import Path
+from support_store import make_store
+from support_v1_layers import LayerOf, receive, stated, tar_of
+
+os.getpid = lambda: 1
+with make_store(Path(sys.argv[1])) as store:
+    if sys.argv[2] == "killed":
+        os.fdatasync = lambda fd: os._exit(9)
+    print(receive(store, stated(tar_of(1)), LayerOf(tar_of(1))).wait().outcome)
+"""
+
+
+def test_what_a_process_left_that_was_killed_while_it_compressed_is_in_nobody_s_way(
+    tmp_path: Path,
+) -> None:
+    def run(how: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", PACK, str(tmp_path), how]
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+        )
+
+    assert run("killed").returncode == 9
+    left = set((tmp_path / "ingest").glob("*.tmp"))
+    assert len(left) == 1
+    end = run("whole")
+    assert (end.stdout, end.stderr) == ("fetched\n", "")
+    assert set((tmp_path / "ingest").glob("*.tmp")) == left
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pull_whose_daemon_is_killed_at_twenty_moments(tmp_path: Path, seed: int) -> None:

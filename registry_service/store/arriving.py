@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from ..errors import DigestMismatchError, LayerError
 from ..media import OCI_LAYER
 from ..upgrade import Layer
 from ..v1.layer import CheckedLayer, LayerCheck, StatedLayer
-from .disk import FILE_MODE, write_all
+from .disk import FILE_MODE, temporary_in, write_all
 from .layerbook import layer_key
 from .layout import Layout
 from .partial import Opened, PartialFile, Report, open_partial
@@ -32,7 +31,6 @@ __all__ = ["Arriving", "arriving_name"]
 
 _BEAT: Final = 5.0  # seconds between two signs of life
 _GZIP: Final = f"{OCI_LAYER}+gzip"
-_numbers = itertools.count()  # makes names unique in the process; next() is atomic
 
 
 class Arriving(PartialFile):
@@ -85,7 +83,7 @@ class Arriving(PartialFile):
             self.settle_as(layer.digest)
             return
         try:
-            os.rename(packed, self._layout.place(layer.digest))  # noqa: PTH104 - see there
+            self._put(packed, layer.digest)
         except OSError as error:
             _remove(packed)
             self._fail(error, packed)
@@ -119,7 +117,7 @@ class Arriving(PartialFile):
 
     def _pack(self, found: CheckedLayer, cancel: Cancellation, report: Report) -> Layer:
         """Compress what is here into a file beside it."""
-        path = f"{self._layout.ingest}/{os.getpid()}-{next(_numbers)}.layer.tmp"
+        path = str(temporary_in(self._layout.ingest, "layer"))
         hasher = hashlib.sha256()
         size = 0
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ __all__ = [
     "replace_file",
     "sweep",
     "sync_directory",
+    "temporary_in",
     "try_lock",
     "write_all",
 ]
@@ -40,9 +41,9 @@ FILE_MODE: Final = 0o600
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SUFFIX: Final = ".tmp"
+_LONGEST_STEM: Final = 100  # of a name of 255 bytes
 _FORGOTTEN: Final = 3600.0  # seconds after which a temporary file has no living owner
 _POLL: Final = 0.01
-_numbers = itertools.count()  # makes names unique in the process; next() is atomic
 
 
 def disk_error(
@@ -110,11 +111,17 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         offset += count
 
 
+def temporary_in(directory: Path, stem: str) -> Path:
+    """A path for a temporary file in ``directory``, which `sweep` takes if it is forgotten. It is
+    nobody else's: in containers, all processes of one store may have the same number."""
+    return directory / f"{stem[:_LONGEST_STEM]}.{secrets.token_hex(8)}{_SUFFIX}"
+
+
 def replace_file(target: Path, content: bytes, beside: Path) -> None:
     """Put ``content`` in the place of ``target``: there is the old file or the new one, never
     a part. It is written in the directory ``beside``, of the same file system, and synced;
     the directory of ``target`` is not."""
-    temporary = beside / f"{target.name}.{os.getpid()}-{next(_numbers)}{_SUFFIX}"
+    temporary = temporary_in(beside, target.name)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         try:

@@ -132,19 +132,23 @@ class PartialFile(abc.ABC):
     def settle_as(self, digest: Digest) -> None:
         """Make what was verified the blob of that digest. It is closed then, whatever comes of it.
         Raises `StoreError`."""
-        target = self._layout.place(digest)
         try:
             # The name must never be there without the bytes, whatever happens to the machine.
             os.fdatasync(self._fd)
-            try:
-                os.rename(self._path, target)  # noqa: PTH104 - see `Layout.place`
-            except FileNotFoundError:
-                self._layout.prepare(digest)
-                os.rename(self._path, target)  # noqa: PTH104 - as above
+            self._put(self._path, digest)
         except OSError as error:
-            self._fail(error, target)
+            self._fail(error, self._layout.place(digest))
         finally:
             self.close()
+
+    def _put(self, path: str, digest: Digest) -> None:
+        """Let the file at ``path``, which is synced, be the blob of that digest. Raises OSError."""
+        target = self._layout.place(digest)
+        try:
+            os.rename(path, target)  # noqa: PTH104 - see `Layout.place`
+        except FileNotFoundError:
+            self._layout.prepare(digest)
+            os.rename(path, target)  # noqa: PTH104 - as above
 
     def discard(self) -> None:
         """Remove the file and close it."""

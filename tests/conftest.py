@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support_daemon import Daemon, running_daemon
 from trial_service import installed
 
 TESTS = Path(__file__).parent
+
+# No test is about how long an example takes, which on a busy machine is any time.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_configure() -> None:

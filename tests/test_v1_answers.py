@@ -74,7 +74,7 @@ def test_whatever_a_server_says_is_a_document_or_an_error(raw: bytes) -> None:
 def test_a_list_takes_no_more_memory_than_its_text_may(
     value: bytes, read: Callable[[Response], object]
 ) -> None:
-    raw = b"[%b]" % b",".join([value] * (answers.LIST_LIMIT // (len(value) + 1)))
+    raw = b"[%b%b]" % ((value + b",") * (answers.LIST_LIMIT // (len(value) + 1) - 1), value)
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError, match="values"):
@@ -213,14 +213,15 @@ class Pieces:
 
 
 @given(
-    st.sampled_from(ARCHIVES),
+    st.sampled_from(range(len(ARCHIVES))),
     st.booleans(),
     st.lists(st.integers(1, 3000), min_size=1, max_size=4),
     st.integers(1, 5000),
 )
 def test_a_layer_is_summed_as_it_is_sent_however_it_is_read(
-    archive: bytes, gzipped: bool, sizes: list[int], step: int
+    which: int, gzipped: bool, sizes: list[int], step: int
 ) -> None:
+    archive = ARCHIVES[which]
     data = gzip.compress(archive) if gzipped else archive
     layer = Outgoing(Pieces(data, sizes), b"{}", Cancellation())
     layer.begin()
@@ -237,8 +238,9 @@ def test_a_layer_is_summed_as_it_is_sent_however_it_is_read(
     assert layer.sums.checksum_payload == f"sha256:{payload}"
 
 
-@given(st.binary(max_size=2000), st.sampled_from(ARCHIVES), st.integers(0, 5000))
-def test_whatever_is_no_layer_has_no_sums(junk: bytes, archive: bytes, cut: int) -> None:
+@given(st.binary(max_size=2000), st.sampled_from(range(len(ARCHIVES))), st.integers(0, 5000))
+def test_whatever_is_no_layer_has_no_sums(junk: bytes, which: int, cut: int) -> None:
+    archive = ARCHIVES[which]
     for data in (junk, gzip.compress(junk), archive[:cut] + junk, gzip.compress(archive)[:cut]):
         layer = Outgoing(io.BytesIO(data), b"{}", Cancellation())
         try:

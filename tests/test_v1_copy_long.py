@@ -43,7 +43,7 @@ class Interruption:
                 self.reached.set()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2))])
 @pytest.mark.parametrize("target", ["v2", "v1"])
 def test_120_layers_interrupted_at_random_and_completed(
     tmp_path: Path, seed: int, target: str

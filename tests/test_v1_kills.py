@@ -95,7 +95,7 @@ def check_begin(log: list[LoggedRequest], chain: Chain, had: dict[str, int]) -> 
 
 
 def test_a_pull_whose_daemon_is_killed_goes_on(tmp_path: Path) -> None:
-    killed_pull(tmp_path, 3, seed=1)
+    killed_pull(tmp_path, 2, seed=1)
 
 
 PULL = """

@@ -148,7 +148,7 @@ def moved_flat(place: Path, sizes: list[int]) -> dict[str, int]:
 
 
 def test_layers_larger_than_what_is_allowed_are_never_in_memory(place: Path) -> None:
-    moved_flat(place, [4 * ALLOWED, 2 * ALLOWED])
+    moved_flat(place, [2 * ALLOWED, 5 * ALLOWED // 4])
 
 
 @pytest.mark.soak

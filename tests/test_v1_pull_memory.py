@@ -53,7 +53,7 @@ def push_packed(registry: V1Registry, size: int) -> int:
 
 
 def test_a_layer_larger_than_what_is_allowed_is_never_in_memory(place: Path) -> None:
-    pulled_flat(place, 3 * ALLOWED)
+    pulled_flat(place, 2 * ALLOWED)
 
 
 @pytest.mark.soak

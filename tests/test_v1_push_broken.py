@@ -203,7 +203,7 @@ def killed_pushes(place: Path, moments: int, seed: int) -> None:
 
 
 def test_a_chain_of_120_images_is_completed_whenever_the_daemon_is_killed(tmp_path: Path) -> None:
-    killed_pushes(tmp_path, 3, seed=1)
+    killed_pushes(tmp_path, 2, seed=1)
 
 
 @pytest.mark.soak
@@ -217,7 +217,7 @@ def test_a_chain_of_120_images_whose_daemon_is_killed_at_twenty_moments(
 def test_two_daemons_that_push_the_same_do_not_spoil_it(tmp_path: Path) -> None:
     """A registry has one place for what is half pushed, and they do not know of each other."""
     image = made_image(rich_archives(5, 12))
-    with V1Registry(faults=["slow:rate=30000,path=/layer,method=PUT,after=1"]) as registry:
+    with V1Registry(faults=["slow:rate=60000,path=/layer,method=PUT,after=1"]) as registry:
         name = f"{registry.host}/test/app:1"
         for side in ("one", "two"):
             keep(tmp_path / side, name, image)

@@ -100,7 +100,7 @@ def read(one: LayerRelay, size: int = 10_000, most: int | None = None) -> bytes:
     return bytes(found)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 5),
     st.sampled_from(sorted(PACK)),

@@ -184,7 +184,7 @@ def members(archive: bytes) -> list[dict[str, Any]]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(case=images())
 def test_what_went_into_v1_comes_back(pair: Both, case: Case) -> None:
     image = case.image

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 __all__ = [
     "AlreadyExistsError",
@@ -95,8 +95,8 @@ _SHOWN_URL = 1000  # characters
 
 def show_url(url: str) -> str:
     """``url`` as it may be shown: no user information, no fragment, and of its query only
-    the values that name content. A presigned URL keeps its parameters' names. What a server
-    makes too long to read is cut off."""
+    the values that name content. A presigned URL keeps its parameters' names. What a terminal
+    could obey is %-escaped, and what a server makes too long to read is cut off."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -107,6 +107,8 @@ def show_url(url: str) -> str:
     except ValueError:
         return "(a malformed URL)"
     shown = urlunsplit((parts.scheme, host, parts.path, query, ""))
+    cut = shown[: _SHOWN_URL + 1]
+    shown = "".join(one if one.isprintable() else quote(one, errors="replace") for one in cut)
     return shown if len(shown) <= _SHOWN_URL else f"{shown[:_SHOWN_URL]}…"
 
 

@@ -166,6 +166,30 @@ def test_a_reason_holds_nothing_that_a_terminal_obeys(transport: Transport) -> N
     assert len(str(error)) < 600
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 \x1b[2J\r\n\r\n",
+        b"SSH \x1b[2J \x9b2J \x00\r\n\r\n",
+        b"HTTP/1.1 302 Away\r\nLocation: /\x1b[2J\x9b2J\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Away\r\nLocation: ftp://\x1b[2J\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: \x1b[2J\r\n\r\n",
+    ],
+)
+def test_no_error_holds_what_a_terminal_obeys(transport: Transport, raw: bytes) -> None:
+    def handler(request: Request) -> None:
+        request.wfile.write(raw)
+        request.drop()
+
+    with scripted(handler) as server, pytest.raises(RegistryError) as caught:
+        transport.request("GET", server.url)
+    assert str(caught.value).isprintable()
+
+
+def test_a_url_that_no_text_can_hold_is_shown() -> None:
+    assert show_url("https://h/a\ud800\x1b[2J") == "https://h/a%3F%1B[2J"
+
+
 def test_user_information_in_a_url_is_not_sent(transport: Transport) -> None:
     with scripted(lambda request: request.answer()) as server:
         transport.request("GET", f"http://me:5ecret@{server.host}/a").close()

@@ -311,7 +311,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _words(error: BaseException, hide: Callable[[str], str]) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return hide(str(error))[:_SHOWN] or type(error).__name__
+    return _clean(hide(str(error))) or type(error).__name__
 
 
 def _content_length(raw: urllib3.HTTPResponse) -> int | None:

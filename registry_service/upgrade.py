@@ -23,8 +23,8 @@ __all__ = ["DROPPED", "KEPT", "Layer", "Step", "UpgradedImage", "history_of", "u
 
 #: The field of a step's JSON in which `v1.chain` puts what an OCI image says and V1 has no place
 #: for. An object; of its fields, each of which may be absent, ``history`` is the step's entry of
-#: the history, ``config`` has fields of the configuration, and ``added`` names fields that the
-#: JSON has and the configuration had not.
+#: the history, ``config`` has fields of the configuration, ``added`` names fields that the JSON has
+#: and the configuration had not, and ``open`` those of the platform that the configuration left so.
 KEPT: Final = "registry-engine"
 
 #: What the JSON of a step says and an image's configuration does not.
@@ -88,8 +88,9 @@ def upgrade(steps: Sequence[Step], *, architecture: str = "") -> UpgradedImage:
         history.append(entry)
     top = steps[-1].value
     fields = {key: value for key, value in top.items() if key not in DROPPED}
+    left_open = _kept(top).get("open")
     for field, default in (("architecture", architecture or "amd64"), ("os", "linux")):
-        if not fields.get(field):
+        if not fields.get(field) and not (isinstance(left_open, list) and field in left_open):
             fields[field] = default
     rootfs = {"type": "layers", "diff_ids": diff_ids}
     config = _dump(_restored({**fields, "rootfs": rootfs, "history": history}, top))
@@ -104,11 +105,11 @@ def upgrade(steps: Sequence[Step], *, architecture: str = "") -> UpgradedImage:
 
 
 def history_of(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of an OCI configuration's history that a step's JSON stands for, without
-    ``empty_layer``."""
+    """The entry of an OCI configuration's history that a step's JSON stands for, without an
+    ``empty_layer`` that is true: whether it is so, the layer says."""
     kept = _kept(value).get("history")
     if isinstance(kept, dict):
-        return {key: each for key, each in kept.items() if key != "empty_layer"}
+        return {key: each for key, each in kept.items() if key != "empty_layer" or each is not True}
     entry: dict[str, Any] = {}
     for key in ("created", "author", "comment"):
         found = value.get(key)

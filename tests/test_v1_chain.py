@@ -235,6 +235,19 @@ def test_fields_of_the_configuration_that_v1_has_its_own_meaning_for_come_back()
     assert json.loads(back(chain(made)).config) == json.loads(made.config)
 
 
+@pytest.mark.parametrize("platform", [{}, {"architecture": "", "os": ""}, {"os": None}])
+def test_a_platform_that_nobody_said_is_not_made_up(platform: dict[str, Any]) -> None:
+    value = {key: each for key, each in BUILT.items() if key not in ("architecture", "os")}
+    made = image({**value, **platform}, LAYERS[:2])
+    assert json.loads(back(chain(made)).config) == json.loads(made.config)
+
+
+def test_an_entry_that_says_that_it_has_a_layer_comes_back() -> None:
+    history = [{**one, "empty_layer": one.get("empty_layer", False)} for one in BUILT["history"]]
+    made = image({**BUILT, "history": history}, LAYERS[:2])
+    assert json.loads(back(chain(made)).config) == json.loads(made.config)
+
+
 def test_a_container_s_configuration_that_is_there_stays() -> None:
     value = {**BUILT, "container_config": {"Cmd": ["COPY b"], "Env": []}}
     made = image(value, LAYERS[:2])
@@ -281,17 +294,18 @@ entries = st.fixed_dictionaries(
         "created_by": texts,
         "author": texts,
         "comment": texts | st.none(),
+        "empty_layer": st.sampled_from([False, None]),
         "unknown": values,
     },
 )
 NAMES = ["created", "author", "comment", "container_config", "docker_version", "Size", "x", KEPT]
 configs = st.fixed_dictionaries(
     {
-        "architecture": st.sampled_from(["amd64", "arm"]),
-        "os": st.sampled_from(["linux", "windows"]),
         "config": run_configs | st.none(),
     },
     optional={
+        "architecture": st.sampled_from(["amd64", "arm", "", None]),
+        "os": st.sampled_from(["linux", "windows", "", None]),
         "variant": texts,
         "os.version": texts,
         "os.features": st.lists(texts, max_size=2),

@@ -32,6 +32,7 @@ EMPTY_LAYER: Final = bytes.fromhex(
 
 # What nobody named is a configuration as well: some builders wrote it so in Docker's manifests.
 _CONFIG_TYPES: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream"})
+_PLATFORM: Final = ("architecture", "os")
 _TEXTS: Final = ("created", "author", "comment")
 
 
@@ -47,7 +48,7 @@ class Link:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    entry: Mapping[str, Any]  # of the history, without 'empty_layer'
+    entry: Mapping[str, Any]  # of the history, without an 'empty_layer' that is true
     layer: Descriptor | None
     diff_id: Digest
 
@@ -117,14 +118,14 @@ def _fitting(
     for one in told:
         empty = one.get("empty_layer") is True
         layer, found = (None, EMPTY_DIFF_ID) if empty else next(rest)
-        entry = {key: each for key, each in one.items() if key != "empty_layer"}
+        entry = {key: each for key, each in one.items() if key != "empty_layer" or not empty}
         yield _Step(entry=entry, layer=layer, diff_id=found)
 
 
 def _below(config: Mapping[str, Any], step: _Step) -> dict[str, Any]:
     """The JSON of an image that is not the topmost one, without its id."""
     made = _told(step.entry)
-    for field in ("architecture", "os"):
+    for field in _PLATFORM:
         if isinstance(config.get(field), str):
             made[field] = config[field]
     if history_of(made) != step.entry:
@@ -155,6 +156,8 @@ def _top(
         kept["config"] = hidden
     if added:
         kept["added"] = added
+    if left_open := [field for field in _PLATFORM if not config.get(field)]:
+        kept["open"] = left_open
     return {**made, KEPT: kept} if kept else made
 
 

@@ -17,6 +17,7 @@ from registry_service.upgrade import KEPT, Layer, Step, upgrade
 from registry_service.v1.image import (
     ANCESTRY_LIMIT,
     JSON_LIMIT,
+    VALUES_LIMIT,
     V1Image,
     check_ancestry,
     check_chain,
@@ -61,7 +62,7 @@ def test_it_says_itself_whether_it_is_empty() -> None:
         (b"", f"image {A}: its JSON is none"),
         (b"<html>no</html>", "it begins '<html>no</html>'"),
         (b"\xff\xfe", f"image {A}: its JSON is none"),
-        (b"[" * 100_000, f"image {A}: its JSON is none"),
+        (b"[" * 50_000, f"image {A}: its JSON is none"),
         (b'{"id": NaN}', "NaN is not JSON"),
         (b"[]", f"image {A}: its JSON is no object"),
         (b"{}", f"image {A}: its JSON is that of nothing"),
@@ -72,6 +73,7 @@ def test_it_says_itself_whether_it_is_empty() -> None:
         (json.dumps({"id": A, "parent": ["x"]}).encode(), f"image {A}: its parent: 64 lower"),
         (json.dumps({"id": A, "parent": A}).encode(), f"image {A}: it is its own parent"),
         (b" " * (JSON_LIMIT + 1), f"image {A}: its JSON has {JSON_LIMIT + 1} bytes"),
+        (b'{"x":[' + b"{}," * VALUES_LIMIT, f"image {A}: its JSON has more than {VALUES_LIMIT} va"),
     ],
 )
 def test_what_is_no_json_of_the_image_is_said(raw: bytes, said: str) -> None:

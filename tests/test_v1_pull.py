@@ -522,12 +522,21 @@ def test_a_token_that_ran_out_on_the_way_is_asked_for_again(caller: Caller) -> N
             late.join()
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "said"),
+    [("_CHAIN_LIMIT", 2000, "bytes and more; 2000"), ("_CHAIN_VALUES", 50, "values and more; 50")],
+)
 def test_a_chain_whose_images_say_too_much_is_refused(
-    caller: Caller, registry: V1Registry, monkeypatch: pytest.MonkeyPatch
+    caller: Caller,
+    registry: V1Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    most: int,
+    said: str,
 ) -> None:
-    monkeypatch.setattr("registry_service.operations.v1.source._CHAIN_LIMIT", 2000)
+    monkeypatch.setattr(f"registry_service.operations.v1.source.{limit}", most)
     images.push_chain(registry, "test/app", "1", small_chain())
-    with pytest.raises(ManifestError, match="2000 are allowed"):
+    with pytest.raises(ManifestError, match=f"{said} are allowed"):
         caller.pull(f"{registry.host}/test/app:1")
     assert leftovers(caller.store) == []
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..descriptor import Descriptor
 from ..digest import HASHABLE, Digest
+from ..documents import most_values
 from ..errors import DigestMismatchError, DoesNotExistError, InvalidDigestError, ManifestError
 from ..media import MANIFEST_TYPES, SCHEMA1_TYPES, VAGUE_TYPES
 from ..transport import Response
@@ -32,7 +33,7 @@ _MOST_VALUES: Final = 1_000_000  # of a document
 def load_json(raw: bytes) -> Any:
     """The document that ``raw`` is. Raises ValueError for what is no JSON, is nested too deep, or
     has so many values that they would take many times the room of their text."""
-    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+    if most_values(raw) > _MOST_VALUES:
         raise ValueError(f"more than {_MOST_VALUES} values")
     try:
         return json.loads(raw)

@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ..documents import most_values
 from ..errors import ManifestError
 
 __all__ = [
     "ANCESTRY_LIMIT",
     "JSON_LIMIT",
+    "VALUES_LIMIT",
     "V1Image",
     "check_ancestry",
     "check_chain",
@@ -26,6 +28,8 @@ __all__ = [
 
 #: The bytes that an image's JSON may have.
 JSON_LIMIT: Final = 4 * 1024 * 1024
+#: The values that may be in it.
+VALUES_LIMIT: Final = 100_000
 #: The images that may lie upon each other. Docker's own bound was 127.
 ANCESTRY_LIMIT: Final = 10_000
 
@@ -137,6 +141,8 @@ def _load(raw: bytes, image_id: str) -> dict[str, Any]:
     where = f"image {image_id}: its JSON"
     if len(raw) > JSON_LIMIT:
         raise ManifestError(f"{where} has {len(raw)} bytes; {JSON_LIMIT} are allowed")
+    if most_values(raw) > VALUES_LIMIT:
+        raise ManifestError(f"{where} has more than {VALUES_LIMIT} values")
     try:
         value = json.loads(bytes(raw).decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

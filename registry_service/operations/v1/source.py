@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from ...cancel import Cancellation
 from ...digest import Digest
+from ...documents import most_values
 from ...errors import (
     CancelledError,
     DoesNotExistError,
@@ -39,6 +40,7 @@ _T = TypeVar("_T")
 
 _AT_ONCE: Final = 8  # images whose JSON is asked for
 _CHAIN_LIMIT: Final = 16 * 1024 * 1024  # bytes of JSON of one chain
+_CHAIN_VALUES: Final = 1_000_000  # in that JSON: in all they take ten times as much
 _REMEMBERED: Final = 16 * 1024 * 1024  # bytes of JSON
 
 
@@ -95,6 +97,30 @@ class Memory:
     def failure(self, image_id: str) -> RegistryError | None:
         with self._lock:
             return self._broken.get(image_id)
+
+
+class _Room:
+    """What the JSON of one chain takes, which is all held at once. Thread-safe."""
+
+    def __init__(self, image_id: str) -> None:
+        self._where = f"image {image_id}: the JSON of the images of its ancestry"
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._values = 0
+
+    def take(self, raw: bytes) -> None:
+        """Raises `ManifestError` where that is too much."""
+        with self._lock:
+            self._bytes += len(raw)
+            self._values += most_values(raw)
+            for found, most, what in (
+                (self._bytes, _CHAIN_LIMIT, "bytes"),
+                (self._values, _CHAIN_VALUES, "values"),
+            ):
+                if found > most:
+                    raise ManifestError(
+                        f"{self._where} has {found} {what} and more; {most} are allowed"
+                    )
 
 
 class V1Source:
@@ -165,18 +191,19 @@ class V1Source:
             return self._client.ancestry(image_id, registry, token)
 
         ids = check_ancestry(self._document(ask), image_id)
+        room = _Room(image_id)
+
+        def described(one: str) -> Described:
+            what = self.described(one)
+            room.take(what.image.raw)
+            return what
+
         found: list[Described] = []
         pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="v1-json")
         try:
-            # Not all at once: they are all held, however large they are.
+            # Not all at once: what is too much is noticed before much more of it is asked for.
             for place in range(0, len(ids), 4 * _AT_ONCE):
-                found += pool.map(self.described, ids[place : place + 4 * _AT_ONCE])
-                weight = sum(len(one.image.raw) for one in found)
-                if weight > _CHAIN_LIMIT:
-                    raise ManifestError(
-                        f"image {image_id}: the JSON of the images of its ancestry has {weight} "
-                        f"bytes and more; {_CHAIN_LIMIT} are allowed"
-                    )
+                found += pool.map(described, ids[place : place + 4 * _AT_ONCE])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         check_chain([one.image for one in found])

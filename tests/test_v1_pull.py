@@ -453,6 +453,22 @@ def test_a_layer_that_goes_before_the_name_is_given_is_brought_again(
     assert len(layer_requests(registry)) == (1 if again else 4)
 
 
+def test_an_image_that_is_removed_while_it_is_pulled_again_is_brought_again(
+    caller: Caller, registry: V1Registry
+) -> None:
+    chain = small_chain()
+    images.push_chain(registry, "test/app", "1", chain)
+    name = f"{registry.host}/test/app:1"
+    caller.pull(name)
+
+    def removed(row: Settled) -> None:
+        if caller.store.untag(name):
+            assert len(list(caller.store.upkeep.collect(grace=0.0))) == 5
+
+    caller.on_row = removed
+    check_image(caller.store, caller.pull(name), chain)
+
+
 def test_a_layer_that_goes_and_is_another_one_over_there_is_told(
     caller: Caller, registry: V1Registry
 ) -> None:

@@ -64,10 +64,11 @@ def pull_v1(
         run = _Pull(reference, source, store, platform, cancel, observer, keeping)
         top = source.described(source.image_id(tag))
         run.check_platform(top)
-        manifest = run.kept(top, format)
-        if manifest is not None:
+        kept = run.kept(top, format)
+        if kept is not None:
+            manifest, config = kept
             state, descriptor = "exists", manifest.descriptor
-            run.rely(manifest, top)
+            run.rely(manifest, config, top)
         else:
             made = run.image(source.chain(top.image.id))
             cancel.check()
@@ -172,9 +173,9 @@ class _Pull(Pulled):
         if self.platform not in ("", ALL):
             check_fits(self.reference, platform_of_step(top.image.value), self.platform)
 
-    def kept(self, top: Described, format: Format | None) -> Manifest | None:
-        """The image that the name stands for, where it is whole, the one that the registry has, and
-        in the format that is asked for."""
+    def kept(self, top: Described, format: Format | None) -> tuple[Manifest, bytes] | None:
+        """The image that the name stands for, and its configuration, where it is whole, the one
+        that the registry has, and in the format that is asked for."""
         known = self.store.resolve(str(self.reference))
         if known is None or known != _remembering(known, top):
             return None
@@ -186,17 +187,21 @@ class _Pull(Pulled):
             if all(self.store.has_whole(one, self.cancel) for one in parts) and all(
                 self.keeping.claim.holds(one.digest) for one in parts
             ):
-                return node.manifest
+                manifest = node.manifest
+                assert manifest is not None  # it was found whole
+                assert manifest.config is not None  # of an image
+                # Now: who removes the name meanwhile takes nothing away that is not brought again.
+                return manifest, self.store.read(manifest.config.digest)
         return None
 
-    def rely(self, manifest: Manifest, top: Described) -> None:
-        """Tell of an image that is there, as long as nothing of it goes."""
+    def rely(self, manifest: Manifest, raw: bytes, top: Described) -> None:
+        """Tell of an image that is there, as long as nothing of it goes; ``raw`` is its
+        configuration."""
         self.top = top
         for one in manifest.layers:
             self.settle(one, "exists")
         config = manifest.config
         assert config is not None  # of an image
-        raw = self.store.read(config.digest)
         self.keeping.put(raw, config.media_type, config.digest)
         self.settle(config, "exists")
         self.store_manifest(manifest)

@@ -204,3 +204,16 @@ def test_each_side_gets_its_own_credentials(bench: Bench) -> None:
         theirs = {"username": "bob", "password": "of the target"}
         _, message = bench.fail("copy", *names, targetAuthConfig=theirs)
         assert f"{old.host} asks for a login" in message
+
+
+def test_a_copy_that_cannot_be_written_down_is_a_copy(
+    bench: Bench, old: V1Registry, new: Registry
+) -> None:
+    push_chain(old, NAME, "1.0", CHAIN)
+    book = bench.state / "ingest" / "layers"
+    book.mkdir(parents=True)
+    (book / old.host).symlink_to("nowhere")  # it is not followed
+    job = bench.job("copy", f"{old.host}/{NAME}:1.0", f"{new.host}/{NAME}:1.0")
+    assert job.run() is Status.OK, job.stderr.text()
+    assert "cannot write" in job.stderr.text()
+    assert_whole(new, NAME, "1.0")

@@ -23,6 +23,7 @@ from ...errors import (
     LayerError,
     ManifestError,
     RegistryError,
+    StoreError,
 )
 from ...manifest import Manifest
 from ...media import OCI_LAYER
@@ -33,6 +34,7 @@ from ...session.v2 import V2Client
 from ...store.layerbook import LayerBook
 from ...transport.retry import RetryPolicy
 from ...upgrade import Layer, Step, upgrade
+from ...v1.layer import StatedLayer
 from ..content import ALL, check_fits
 from ..presence import has_blob, has_manifest
 from ..schema1 import platform_of_step
@@ -154,8 +156,14 @@ class _Copy:
                 self.pause(error, attempt)
                 attempt += 1
             else:
-                self.book.record(host, stated, layer)
+                self.learn(stated, layer)
                 return layer, state
+
+    def learn(self, stated: StatedLayer, layer: Layer) -> None:
+        try:
+            self.book.record(self.origin.host, stated, layer)
+        except StoreError as error:  # the target has it all the same
+            self.observer.log("warning", f"{layer.digest}: {error}")
 
     def send(self, one: Described) -> tuple[Layer, str]:
         with LayerRelay(

@@ -175,6 +175,17 @@ def test_another_platform_than_asked_for_is_refused(caller: Caller, registry: V1
     caller.pull(name, platform="all")
 
 
+def test_a_platform_that_is_none_is_told_with_the_place_where_it_stands(
+    caller: Caller, registry: V1Registry
+) -> None:
+    (image,) = small_chain(length=1).images
+    registry.put_image({**image.json, "os.features": 3}, image.layer)
+    registry.put_tag("test/app", "1", image.id)
+    said = "the JSON of the image's topmost step: os.features: a list"
+    with pytest.raises(PlatformError, match=said):
+        caller.pull(f"{registry.host}/test/app:1", platform="linux/amd64")
+
+
 def test_what_v1_has_no_form_of_is_said(caller: Caller, registry: V1Registry) -> None:
     images.push_chain(registry, "test/app", "1", small_chain())
     with pytest.raises(RegistryError, match="images have no digest; name a tag") as caught:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..cancel import Cancellation
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import DoesNotExistError, InvalidDigestError
+from ..errors import DoesNotExistError, InvalidDigestError, PlatformError
 from ..inflate import diff_id
 from ..media import OCI_CONFIG, OCI_LAYER
 from ..observe import Observer
@@ -118,8 +118,11 @@ def platform_of_schema1(data: ManifestData) -> Platform:
 
 def platform_of_step(top: Mapping[str, Any], architecture: str = "") -> Platform:
     """The platform of an image of which ``top`` is the topmost step, in schema 1 or in V1. What it
-    does not say is as Docker had it at the time."""
-    found = Platform.from_json(top)
+    does not say is as Docker had it at the time. Raises `PlatformError`, which names the field."""
+    try:
+        found = Platform.from_json(top)
+    except PlatformError as error:
+        raise PlatformError(f"the JSON of the image's topmost step: {error}") from None
     if found is not None and found.os and found.architecture:
         return found
     architecture = str(top.get("architecture") or architecture or "amd64")

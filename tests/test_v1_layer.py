@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_service.cancel import Cancellation
@@ -68,7 +68,6 @@ MEMBERS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(FORMATS, MEMBERS, st.sampled_from(sorted(COMPRESS)), st.integers(1, 3000))
 def test_whatever_tarfile_writes_is_a_layer(
     format: int, members: list[tuple[str, bytes, bytes]], kind: str, size: int
@@ -82,7 +81,6 @@ def test_whatever_tarfile_writes_is_a_layer(
     assert found.compression == kind
 
 
-@settings(deadline=None)
 @given(FORMATS, MEMBERS, st.data())
 def test_an_archive_that_is_cut_within_a_member_is_refused(
     format: int, members: list[tuple[str, bytes, bytes]], draw: st.DataObject
@@ -93,7 +91,6 @@ def test_an_archive_that_is_cut_within_a_member_is_refused(
         checked(whole[: draw.draw(st.integers(end - 599, end - 1))])
 
 
-@settings(deadline=None)
 @given(MEMBERS, st.integers(0, 511), st.integers(1, 255))
 def test_a_header_that_is_damaged_is_refused(
     members: list[tuple[str, bytes, bytes]], place: int, change: int
@@ -251,7 +248,6 @@ def test_a_little_that_becomes_very_much_is_given_up_when_it_is_cancelled() -> N
         check.update(data, cancel)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_gzip_of_the_same_is_the_same_and_says_no_time(pieces: list[bytes]) -> None:
     made = b"".join(gzipped(iter(pieces)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
 import random
 import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from support_service import Bench
@@ -29,6 +33,7 @@ __all__ = [
     "another_s_json",
     "assert_whole",
     "copied",
+    "copy_bench",
     "cut_off",
     "cut_off_otherwise",
     "hole",
@@ -41,6 +46,16 @@ __all__ = [
     "states",
     "wrong_sum",
 ]
+
+
+@contextlib.contextmanager
+def copy_bench(state: Path) -> Iterator[Bench]:
+    """An engine with jobs that try again at once, of which no thread is left at the end."""
+    made = Bench(state, retries=3, retry_wait_max=0.05)
+    yield made
+    made.engine.shutdown(grace=0)
+    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+
 
 NAME = "test/app"
 CHAIN = random_chain(1, length=3, file_size=60_000)

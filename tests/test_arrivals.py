@@ -496,5 +496,6 @@ def test_layers_that_wait_for_another_try_have_no_files_open(tmp_path: Path) -> 
         tickets = [receive(store, stated(data, seed), Broken(data)) for seed in range(60)]
         eventually(lambda: len(opened) == len(tickets))
         eventually(lambda: open_partials(store) < 2)
+        assert not any(one.settled for one in tickets)  # they wait, and have not failed
         for one in tickets:
             one.leave()

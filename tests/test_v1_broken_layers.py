@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support_service import Bench
+from support_v1_copy import copy_bench
 
 from engine import Status
 from registry_service.testing import Registry
@@ -22,10 +22,8 @@ BROKEN = CHAIN.images[1]  # in the middle
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state", retries=3, retry_wait_max=0.05)
-    yield made
-    made.engine.shutdown(grace=0)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+    with copy_bench(tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture

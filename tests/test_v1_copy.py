@@ -6,7 +6,6 @@ import bz2
 import gzip
 import json
 import lzma
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from support_v1_copy import (
     NAME,
     assert_whole,
     copied,
+    copy_bench,
     kept,
     noise,
     put,
@@ -44,10 +44,8 @@ from registry_service.testing.v1.images import (
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state", retries=3, retry_wait_max=0.05)
-    yield made
-    made.engine.shutdown(grace=0)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+    with copy_bench(tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from support_v1_copy import (
     another_s_json,
     assert_whole,
     copied,
+    copy_bench,
     cut_off,
     cut_off_otherwise,
     hole,
@@ -42,10 +43,8 @@ from registry_service.testing.v1.images import (
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state", retries=3, retry_wait_max=0.05)
-    yield made
-    made.engine.shutdown(grace=0)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+    with copy_bench(tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture

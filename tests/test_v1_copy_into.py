@@ -15,7 +15,7 @@ from support_manifests import layer as old_layer
 from support_real import docker_registry, skopeo
 from support_referrers import put_artifact
 from support_service import Bench
-from support_v1_copy import copied, kept, noise, put, states
+from support_v1_copy import copied, copy_bench, kept, noise, put, states
 
 from engine import Status
 from registry_service.digest import Digest
@@ -32,10 +32,8 @@ CHAIN = random_chain(1, length=3, file_size=60_000)
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state", retries=3, retry_wait_max=0.05)
-    yield made
-    made.engine.shutdown(grace=0)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("copy", "v1-"))]
+    with copy_bench(tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture

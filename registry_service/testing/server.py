@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import ipaddress
 import socket
@@ -50,7 +51,7 @@ class TLSFiles:
         return context
 
 
-class Server:
+class Server(abc.ABC):
     """Listens at an address and lets ``responder`` answer. A context manager.
 
     ``host``, ``port``: where to listen; port 0: any free one. Only a loopback address, unless
@@ -80,9 +81,11 @@ class Server:
         self.host = ""
         self.port = 0
 
+    @abc.abstractmethod
     def _responder(self) -> Responder:
-        raise NotImplementedError
+        """What answers its requests."""
 
+    @abc.abstractmethod
     def _release(self) -> None:
         """Let go of what is held, once nobody is served any more."""
 

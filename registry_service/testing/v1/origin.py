@@ -49,6 +49,9 @@ class LayerOrigin(Server):
     def _responder(self) -> Responder:
         return self._api
 
+    def _release(self) -> None:
+        """It holds nothing of its own."""
+
     def address(self, image_id: str) -> str:
         """Where a layer is to be had."""
         return f"{self.url}/layers/{image_id}?signature={self._api.sign(image_id)}"
